@@ -1,0 +1,141 @@
+//! The cluster map: who belongs to the store and who holds what. One small versioned value, agreed on epoch by epoch.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{ClusterId, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
+
+/// One epoch's map. Map 0 follows from the start settings alone and binds nobody; map 1 is the store's birth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterMap {
+    /// The store's id; zero in map 0.
+    pub cluster_id: ClusterId,
+    /// The map's number.
+    pub epoch: Epoch,
+    /// [`ClusterMap::hash`] of the map before; zero in map 0.
+    pub parent_hash: u64,
+    /// The key of the contexts' authentication codes, drawn in map 1. No RPC shows it to tools.
+    pub secret: ContextSecret,
+    /// The nodes, each bound to the incarnation that may act under its address (`None` in map 0).
+    pub nodes: BTreeMap<NodeAddr, Option<Incarnation>>,
+    /// The layout in force.
+    pub layout: Layout,
+    /// One row a partition.
+    pub rows: Vec<Row>,
+    /// Who decides the next map.
+    pub voters: Vec<Incarnation>,
+}
+
+/// A 128-bit key that never shows in logs.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextSecret(pub [u8; 16]);
+
+impl std::fmt::Debug for ContextSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ContextSecret(..)")
+    }
+}
+
+/// Shards → nodes, partitions → shards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// The nodes of shard `i + 1`, sorted.
+    pub shards: Vec<Vec<NodeAddr>>,
+    /// The shard of each partition.
+    pub partitions: Vec<ShardId>,
+}
+
+/// What the map says of one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The epoch of the map that last changed this row.
+    pub version: Epoch,
+    /// The stay that will be given out next; all below it are listed or closed.
+    pub next_stay: StayId,
+    /// The stays that are not closed.
+    pub peers: BTreeMap<StayId, Stay>,
+}
+
+/// One stay in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stay {
+    /// Whose period this is.
+    pub incarnation: Incarnation,
+    /// What the peer does.
+    pub state: PeerState,
+    /// It will never tell what it held; only a Leaving peer may be lost.
+    pub lost: bool,
+}
+
+/// What a peer does for its partition (rule R4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PeerState {
+    /// Being filled: receives every write and makes up stability, serves nobody.
+    Joining,
+    /// Answers reads, coordinates writes, counts as a copy.
+    Serving,
+    /// Only gives what it holds.
+    Leaving,
+}
+
+impl Row {
+    /// True for a stay that no row lists any more: all it wrote is at every peer. An entry naming it is satisfied.
+    pub fn is_closed(&self, stay: StayId) -> bool {
+        stay < self.next_stay && !self.peers.contains_key(&stay)
+    }
+
+    /// True for a stay number that this version has not given out: its name comes from a newer map.
+    pub fn is_unknown(&self, stay: StayId) -> bool {
+        stay >= self.next_stay
+    }
+}
+
+impl ClusterMap {
+    /// The row of a partition.
+    ///
+    /// # Panics
+    /// On a partition that this store does not have: such a number was refused where it came in.
+    pub fn row(&self, partition: PartitionId) -> &Row {
+        &self.rows[partition.0 as usize]
+    }
+
+    /// How many partitions the keys are divided into.
+    pub fn partitions(&self) -> u32 {
+        self.rows.len() as u32
+    }
+
+    /// True once the store is born: incarnations are bound and rows name stays.
+    pub fn is_born(&self) -> bool {
+        self.epoch > Epoch(0)
+    }
+
+    /// The address that an incarnation is bound to, if any.
+    pub fn address_of(&self, incarnation: Incarnation) -> Option<&NodeAddr> {
+        self.nodes.iter().find(|(_, bound)| **bound == Some(incarnation)).map(|(addr, _)| addr)
+    }
+
+    /// The shard a node belongs to.
+    pub fn shard_of(&self, node: &NodeAddr) -> Option<ShardId> {
+        self.layout.shard_of(node)
+    }
+
+    /// A hash of the whole map, for `parent_hash` and, of map 0, for telling differing settings.
+    pub fn hash(&self) -> u64 {
+        let bytes = postcard::to_allocvec(self).expect("a map is plain data and always encodes");
+        xxhash_rust::xxh3::xxh3_64(&bytes)
+    }
+}
+
+impl Layout {
+    /// The shard a node belongs to.
+    pub fn shard_of(&self, node: &NodeAddr) -> Option<ShardId> {
+        self.shards.iter().position(|nodes| nodes.contains(node)).map(|i| ShardId(i as u32 + 1))
+    }
+
+    /// The nodes of a shard; `None` when there is no such shard.
+    pub fn members(&self, shard: ShardId) -> Option<&[NodeAddr]> {
+        let index = (shard.0 as usize).checked_sub(1)?;
+        self.shards.get(index).map(Vec::as_slice)
+    }
+}

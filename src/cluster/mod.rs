@@ -1,0 +1,6 @@
+//! Who holds what, how that is agreed, how it gets where it should be.
+
+pub mod detector;
+pub mod layout;
+pub mod map;
+pub mod paxos;

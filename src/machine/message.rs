@@ -1,0 +1,311 @@
+//! What goes into a machine and what comes out: requests, messages between nodes, inputs, effects.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::causal::context::Context;
+use crate::causal::item::Item;
+use crate::causal::op::Op;
+use crate::causal::vector::VersionVector;
+use crate::cluster::map::ClusterMap;
+use crate::cluster::paxos::PaxosMessage;
+use crate::error::{Code, StoreError};
+use crate::types::{
+    BatchNo, ClusterId, Epoch, Incarnation, Key, NodeAddr, PartitionId, Seq, ShardId, StayId, Timestamp,
+};
+
+/// What a client asks for, already parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The value of a key.
+    Get {
+        /// The key.
+        key: Key,
+        /// What the session has seen.
+        context: Context,
+    },
+    /// Set a key.
+    Put {
+        /// The key.
+        key: Key,
+        /// Its value: JSON text, kept to the letter.
+        value: Bytes,
+        /// What the session has seen.
+        context: Context,
+    },
+    /// Remove a key's value.
+    Delete {
+        /// The key.
+        key: Key,
+        /// What the session has seen.
+        context: Context,
+    },
+    /// How many keys of the shard have a value.
+    KeyCount {
+        /// The shard.
+        shard: ShardId,
+    },
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// The write is done.
+    Written {
+        /// Whether the key had a value before, as its coordinator saw it.
+        existed: bool,
+        /// What the session has seen now.
+        context: Context,
+        /// The key's shard.
+        shard: ShardId,
+        /// On how many nodes it is durable.
+        copies: u32,
+    },
+    /// The key's value.
+    Value {
+        /// JSON text, as it was sent.
+        value: Bytes,
+        /// What the session has seen now.
+        context: Context,
+    },
+    /// The key has no value (for a `GET` or a `DELETE`; nothing was written).
+    Missing {
+        /// What the session has seen now.
+        context: Context,
+    },
+    /// How many keys of the shard have a value.
+    KeyCount(u64),
+    /// No answer, and why.
+    Error(Code),
+}
+
+/// Names a client's request at the node that took it; never used twice by one process.
+pub type RequestId = u64;
+
+/// One message from a node to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A sign of life, every 500 ms, on a channel of its own.
+    Ping(Ping),
+    /// The answer to a ping.
+    Pong(Ping),
+    /// Operations of the sender's own stay, in order of seq.
+    Operations {
+        /// Their partition.
+        partition: PartitionId,
+        /// The version of its row at the sender.
+        version: Epoch,
+        /// The operations; never empty.
+        operations: Vec<Arc<Op>>,
+    },
+    /// What the sender holds durably, changed parts only.
+    Report(Vec<PartitionReport>),
+    /// What was found stable, changed parts only.
+    Stability(Vec<StabilityReport>),
+    /// Give me what this vector does not cover.
+    FillRequest {
+        /// The partition.
+        partition: PartitionId,
+        /// The version of its row at the sender.
+        version: Epoch,
+        /// Names the attempt; one request and one view.
+        attempt: u64,
+        /// What the receiver-to-be has applied.
+        vector: VersionVector,
+    },
+    /// A part of a fill.
+    FillChunk(FillChunk),
+    /// The chunk is taken; send the next.
+    FillNext {
+        /// The partition.
+        partition: PartitionId,
+        /// The attempt.
+        attempt: u64,
+        /// The index of the chunk that is wanted.
+        index: u32,
+    },
+    /// Serve this for me. Never forwarded again.
+    Forward {
+        /// The forwarder's name for it.
+        id: u64,
+        /// What is left of its deadline, in milliseconds.
+        remaining_ms: u64,
+        /// The request.
+        request: Request,
+    },
+    /// The answer to a forwarded request.
+    ForwardReply {
+        /// The forwarder's name for it.
+        id: u64,
+        /// The answer.
+        response: Response,
+    },
+    /// Nothing was done: the receiver does not serve the key, or another peer can answer sooner. Route anew.
+    ForwardRefused {
+        /// The forwarder's name for it.
+        id: u64,
+        /// A peer that has what the request depends on, when the refuser knows one.
+        better: Option<NodeAddr>,
+    },
+    /// Part of deciding the next map.
+    Paxos(PaxosMessage),
+    /// Send me your map if it is newer than this.
+    MapPull {
+        /// The epoch of the sender's map.
+        have: Epoch,
+    },
+    /// A decided map.
+    MapPush(Arc<ClusterMap>),
+}
+
+/// A sign of life and what its sender knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ping {
+    /// The store; zero before its birth.
+    pub cluster_id: ClusterId,
+    /// The epoch of the sender's map.
+    pub epoch: Epoch,
+    /// The hash of the sender's map 0: tells differing `VIEW`, `SHARD_COUNT` or `PARTITIONS` before the birth.
+    pub settings_hash: u64,
+    /// The sender's wall clock, in milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Whom the sender hears.
+    pub hears: Vec<NodeAddr>,
+}
+
+/// What one peer of a partition says of itself; true of its disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionReport {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The version of its row at the sender.
+    pub version: Epoch,
+    /// The sender's stay.
+    pub stay: StayId,
+    /// The changed part of its durable vector.
+    pub durable: VersionVector,
+    /// Its clock, when it has tombstones to collect.
+    pub promise: Option<ClockPromise>,
+}
+
+/// Every write that this stay will coordinate after `seq` has a timestamp greater than `clock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockPromise {
+    /// The last seq assigned when it was made; durable.
+    pub seq: Seq,
+    /// The clock.
+    pub clock: Timestamp,
+}
+
+/// What was found stable in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StabilityReport {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The version of the row under which it was found.
+    pub version: Epoch,
+    /// What is stable, the changed part.
+    pub stable: VersionVector,
+}
+
+/// A part of a fill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FillChunk {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The version of its row at the sender.
+    pub version: Epoch,
+    /// The attempt it belongs to.
+    pub attempt: u64,
+    /// Its number within the attempt, from 0.
+    pub index: u32,
+    /// Keys with their items, ascending by key.
+    pub items: Vec<(Key, Item)>,
+    /// With the last chunk: what the whole view stands for.
+    pub end: Option<FillEnd>,
+}
+
+/// What a whole fill stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FillEnd {
+    /// The source's vector at the point of the view.
+    pub vector: VersionVector,
+    /// The source's floor.
+    pub floor: Epoch,
+    /// The source's clock.
+    pub clock: Timestamp,
+}
+
+/// What a machine is given, one at a time.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time passes; to be given about every [`crate::machine::TICK_MS`].
+    Tick,
+    /// The batch of this number, and all before it, are durable.
+    Synced(BatchNo),
+    /// A client's request, to be answered by [`Effect::Reply`] with the same id.
+    Request {
+        /// The id.
+        id: RequestId,
+        /// The request.
+        request: Request,
+        /// How long it may take, in milliseconds.
+        budget_ms: u64,
+    },
+    /// A message arrived.
+    Message {
+        /// The sender's address.
+        from: NodeAddr,
+        /// The sender's incarnation, as its connection told.
+        incarnation: Incarnation,
+        /// The message.
+        message: Message,
+    },
+    /// A connection to this node stands. What was sent before it may not have arrived.
+    Connected {
+        /// The peer.
+        peer: NodeAddr,
+        /// Its incarnation, as the connection told.
+        incarnation: Incarnation,
+    },
+    /// The connection to this node broke, or it could not be made.
+    Disconnected {
+        /// The peer.
+        peer: NodeAddr,
+        /// True when the peer's machine refused: no process listens there.
+        refused: bool,
+    },
+    /// A forward was not handed to the network: nothing was done.
+    NotSent {
+        /// The forward's id.
+        id: u64,
+    },
+    /// The disk is full (true: a batch was refused, or space is below the reserve), or has room again.
+    DiskFull(bool),
+}
+
+/// What a machine wants done, in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send a message, if it can be done without waiting; else drop it ([`Input::NotSent`] for a forward).
+    Send {
+        /// To whom.
+        to: NodeAddr,
+        /// What.
+        message: Message,
+    },
+    /// Answer a client's request.
+    Reply {
+        /// The request's id.
+        id: RequestId,
+        /// The answer.
+        response: Response,
+    },
+    /// The map that the node acts under has changed.
+    MapChanged(Arc<ClusterMap>),
+    /// A line for the log of the operator.
+    Warn(String),
+    /// The node must not go on: says what is wrong and what the operator can do.
+    Fatal(StoreError),
+}

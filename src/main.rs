@@ -1,0 +1,2 @@
+//! entail
+fn main() {}
