@@ -222,6 +222,16 @@ impl fmt::Debug for Key {
     }
 }
 
+/// A 128-bit key that never shows in logs.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextSecret(pub [u8; 16]);
+
+impl fmt::Debug for ContextSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ContextSecret(..)")
+    }
+}
+
 /// The name of one write within its partition: the stay that coordinated it and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Dot {

@@ -1,8 +1,7 @@
 //! Contexts as text: the `causal-metadata` string.
 
 use super::context::Context;
-use crate::cluster::map::ContextSecret;
-use crate::types::ClusterId;
+use crate::types::{ClusterId, ContextSecret};
 
 /// Why a string is not one of this store's contexts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

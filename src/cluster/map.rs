@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{ClusterId, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
+use crate::types::{ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
 
 /// One epoch's map. Map 0 follows from the start settings alone and binds nobody; map 1 is the store's birth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,16 +25,6 @@ pub struct ClusterMap {
     pub rows: Vec<Row>,
     /// Who decides the next map.
     pub voters: Vec<Incarnation>,
-}
-
-/// A 128-bit key that never shows in logs.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContextSecret(pub [u8; 16]);
-
-impl std::fmt::Debug for ContextSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ContextSecret(..)")
-    }
 }
 
 /// Shards → nodes, partitions → shards.

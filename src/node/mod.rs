@@ -7,7 +7,7 @@ use crate::causal::codec::ContextCodec;
 use crate::cluster::map::ClusterMap;
 use crate::machine::Machine;
 use crate::machine::message::{Input, Request, Response};
-use crate::types::{Now, NodeAddr};
+use crate::types::{NodeAddr, Now};
 
 /// What the APIs hold of a running node. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -26,7 +26,10 @@ impl Handle {
     }
 
     /// Runs a closure on the machine, between two steps, and gives what it gives; `None` when the node is stopping.
-    pub async fn inspect<T: Send + 'static>(&self, read: impl FnOnce(&Machine, Now) -> T + Send + 'static) -> Option<T> {
+    pub async fn inspect<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Machine, Now) -> T + Send + 'static,
+    ) -> Option<T> {
         let _ = read;
         None
     }
