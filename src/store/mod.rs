@@ -12,6 +12,8 @@
 //! Deliberately absent: the store knows no keys, partitions, nodes or maps. Layout and record formats are the
 //! machine's (`machine::records`).
 
+pub mod memory;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
