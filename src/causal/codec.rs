@@ -10,7 +10,7 @@
 //! | 2 and more, each | entries, ascending by partition, then stay |
 //! | 8 | SipHash-2-4 (Aumasson, Bernstein, 2012) of all before, under the store's secret, little-endian |
 //!
-//! An entry is written against a place, the least partition and stay that can come next: `(0, 0)` at first, `(p, s + 1)`
+//! An entry is written against a place, the least partition and stay that can come next: `(0, 0)` first, `(p, s + 1)`
 //! after an entry `(p, s)`. It is a varint of `partition delta << 2 | min(stay delta, 3)`; if these two bits are 3, a
 //! varint of `stay delta − 3`; and a varint of `seq − 1`. The stay delta counts from 0 where the partition moves on.
 //! So an entry that is out of order, named twice, or zero can't be written down at all, and low stay numbers of nearby
