@@ -40,6 +40,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Stored pairs looked at for one chunk, so that one step stays short.
 const CHUNK_SCAN: usize = 2_048;
 
+/// Stored pairs read at once: with the largest values a chunk stays far below the wire's limit.
+const SCAN_STEP: usize = 4;
+
 /// Fills that one node gives at once; more must ask again.
 const MOST_OUT: usize = 64;
 
@@ -347,23 +350,37 @@ fn next_items(
     vector: &VersionVector,
 ) -> Result<(Vec<(Key, Item)>, Option<Bytes>), StoreError> {
     let (first, until) = records::range(b'i', partition);
-    let from = from.unwrap_or(&first);
-    let pairs = view.scan(from, &until, CHUNK_SCAN)?;
-    let scanned = pairs.len();
+    let mut from = from.unwrap_or(&first).clone();
     let mut items = Vec::new();
+    let (mut bytes, mut scanned) = (0, 0);
+    while bytes < CHUNK_BYTES && scanned < CHUNK_SCAN {
+        let pairs = view.scan(&from, &until, SCAN_STEP)?;
+        scanned += pairs.len();
+        let Some((last, _)) = pairs.last().filter(|_| pairs.len() == SCAN_STEP) else {
+            take_uncovered(pairs, vector, &mut items)?;
+            return Ok((items, None));
+        };
+        let mut next = last.to_vec();
+        next.push(0);
+        from = next.into();
+        bytes += take_uncovered(pairs, vector, &mut items)?;
+    }
+    Ok((items, Some(from)))
+}
+
+/// Adds the stored items that the vector does not cover; gives their bytes.
+fn take_uncovered(
+    pairs: Vec<(Bytes, Bytes)>,
+    vector: &VersionVector,
+    items: &mut Vec<(Key, Item)>,
+) -> Result<usize, StoreError> {
     let mut bytes = 0;
-    for (at, (stored_key, record)) in pairs.into_iter().enumerate() {
+    for (stored_key, record) in pairs {
         let item = records::decode_item(&record)?;
         if !vector.covers(item.dot) {
             bytes += record.len() + stored_key.len();
             items.push((records::user_key(&stored_key)?, item));
         }
-        let last = at + 1 == scanned;
-        if bytes >= CHUNK_BYTES || (last && scanned == CHUNK_SCAN) {
-            let mut next = stored_key.to_vec();
-            next.push(0);
-            return Ok((items, Some(next.into())));
-        }
     }
-    Ok((items, None))
+    Ok(bytes)
 }

@@ -32,6 +32,9 @@ pub mod rules;
 mod serve;
 mod status;
 
+#[cfg(test)]
+mod tests;
+
 pub use status::{PartitionStatus, PeerStatus};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -94,6 +97,8 @@ pub struct Machine {
     learned: Option<(BatchNo, Arc<ClusterMap>)>,
     parts: Vec<Part>,
     clock: Clock,
+    /// Whether the wall clock is ahead of every peer's, and not believed.
+    clock_ahead: bool,
     detector: Detector,
     links: BTreeMap<NodeAddr, Link>,
     requests: Requests,
@@ -218,6 +223,7 @@ impl Machine {
         self.tick_birth(io);
         self.tick_streams(io)?;
         self.tick_fills(io);
+        self.send_ready_fills(io)?;
         self.tick_gossip(io);
         self.tick_collect(io)?;
         // What could not be routed is tried again with every tick.
@@ -252,7 +258,7 @@ impl Machine {
         }
         while self.held.front().is_some_and(|held| held.0 <= self.synced) {
             if let Some((_, effect)) = self.held.pop_front() {
-                io.effects.push(effect);
+                self.release(effect, io);
             }
         }
         self.adopt_learned(io);
@@ -273,7 +279,17 @@ impl Machine {
     /// Does this once everything up to now is durable.
     fn after_sync(&mut self, effect: Effect, io: &mut Io<'_>) {
         let batch = self.current_batch();
-        if batch <= self.synced { io.effects.push(effect) } else { self.held.push_back((batch, effect)) }
+        if batch <= self.synced { self.release(effect, io) } else { self.held.push_back((batch, effect)) }
+    }
+
+    /// What this node has to say to itself never leaves it.
+    fn release(&mut self, effect: Effect, io: &mut Io<'_>) {
+        match effect {
+            Effect::Send { to, message: message::Message::Paxos(paxos) } if to == self.config.address => {
+                self.on_paxos(&to, self.incarnation, paxos, io);
+            }
+            other => io.effects.push(other),
+        }
     }
 
     fn part(&self, partition: PartitionId) -> &Part {

@@ -432,12 +432,12 @@ impl Machine {
         version: Epoch,
         io: &mut Io<'_>,
     ) -> bool {
-        let Some(part) = self.parts.get(partition.0 as usize) else { return false };
-        if version > part.version {
+        let Some(mine) = self.parts.get(partition.0 as usize).map(|part| part.version) else { return false };
+        if version > mine {
             self.pull_map(from, io);
-        } else if version < part.version {
+        } else if version < mine {
             self.push_map(from, io);
         }
-        version == part.version
+        version == mine
     }
 }
