@@ -161,20 +161,24 @@ fn read_trimmed(path: &Path) -> Result<Vec<u8>, StoreError> {
     Ok(data)
 }
 
-/// Follows the records from the start of a file; gives where they end.
+/// Follows the records from the start of a file; gives where those end that fit.
 fn follow(data: &[u8], path: &Path, found: &mut Found) -> Result<usize, StoreError> {
     let mut at = 0;
     while let Some(record) = decode(data, at) {
         let Record { stamp: Stamp { number, .. }, seqno, end } = record;
-        let last = found.last().zip(found.seqnos.last().copied());
-        let (fits, floor) = last.map_or((true, 0), |(last, floor)| (number == last + 1 && seqno > floor, floor));
-        if !fits || seqno - floor > SEQNO_STEP_MAX {
-            let after = last.map_or("nothing".into(), |(last, floor)| format!("batch {last} ({floor})"));
+        let (last, floor) = (found.last(), found.seqnos.last().copied().unwrap_or(0));
+        if seqno.abs_diff(floor) > SEQNO_STEP_MAX {
+            // Its head was changed, or torn: as good as no record.
+            break;
+        }
+        if let Some(last) = last
+            && (number != last + 1 || seqno <= floor)
+        {
             return Err(damaged(
                 path,
                 &format!(
-                    "the record at byte {at} is batch {number} (sequence number {seqno}) after {after}: it was \
-                     changed, or a journal before it is gone"
+                    "the record at byte {at} is batch {number} (sequence number {seqno}) after batch {last} ({floor}): one \
+                     of the two was changed, or a journal between them is missing"
                 ),
             ));
         }

@@ -99,7 +99,7 @@ fn a_flipped_byte_in_the_journal_is_found_unless_a_crash_could_have_torn_it() {
     let past = past(8, 5);
     let base = copy(past.dir.path());
     // Every byte of the records that matter, with a stride that meets every field of a head, item and trailer.
-    for at in (0..*past.ends.last().unwrap()).step_by(3) {
+    for at in (0..*past.ends.last().unwrap()).step_by(5) {
         let dir = copy(base.path());
         flip(&dir.path().join("db/0.jnl"), at);
         if at < past.ends[7] {
@@ -107,9 +107,12 @@ fn a_flipped_byte_in_the_journal_is_found_unless_a_crash_could_have_torn_it() {
             let text = damage(dir.path());
             assert!(text.contains("0.jnl"), "byte {at}: {text}");
         } else {
-            // In the last record, not synced: torn, or (a sequence number that still fits) taken as it is.
-            let store = DiskStore::open(dir.path()).unwrap();
-            assert!(prefix(&store) >= 7, "byte {at}");
+            // In the last record, not synced: torn; or a sequence number that still fits, as good as it was; or one that
+            // does not, which no crash leaves.
+            match DiskStore::open(dir.path()) {
+                Ok(store) => assert!(prefix(&store) >= 7, "byte {at}"),
+                Err(error) => assert!(error.to_string().contains("one of the two was changed"), "byte {at}: {error}"),
+            }
         }
     }
 }
@@ -118,7 +121,7 @@ fn a_flipped_byte_in_the_journal_is_found_unless_a_crash_could_have_torn_it() {
 fn a_journal_cut_after_the_synced_point_opens_and_before_it_does_not() {
     let past = past(6, 4);
     let full = *past.ends.last().unwrap();
-    for cut in (0..full).step_by(5).chain(past.ends.iter().copied()) {
+    for cut in (0..full).step_by(23).chain(past.ends.iter().copied()) {
         let dir = copy(past.dir.path());
         let journal = dir.path().join("db/0.jnl");
         fs::OpenOptions::new().write(true).open(&journal).unwrap().set_len(cut).unwrap();
@@ -172,26 +175,6 @@ fn after_a_power_failure_a_hole_in_what_was_not_synced_is_cut_off() {
     }
 }
 
-/// A directory with tables, two completed journals and one that is written to.
-fn long_past() -> (tempfile::TempDir, usize) {
-    let dir = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(dir.path()).unwrap();
-    let filler = |n: u8| {
-        let changes = (0..36).map(|i| (Bytes::from(format!("fill{n}{i}")), Some(Bytes::from(vec![n; 1 << 20]))));
-        Batch { changes: changes.collect() }
-    };
-    for n in 0..2 {
-        store.apply(filler(n)).unwrap();
-    }
-    store.write_out_for_test();
-    store.apply(filler(2)).unwrap();
-    store.apply(filler(3)).unwrap();
-    store.sync().unwrap();
-    let batches = store.scan(b"", KEYS_END, usize::MAX).unwrap().len();
-    drop(store);
-    (dir, batches)
-}
-
 #[test]
 fn missing_files_are_found_and_named() {
     let past = past(5, 5);
@@ -210,41 +193,78 @@ fn missing_files_are_found_and_named() {
         let file = name.rsplit('/').next().unwrap().replace("0.jnl", "journals");
         assert!(text.contains(&file), "without {name}: {text}");
     }
+    let mut named = 0;
     for tree in ["0", "1"] {
-        for part in ["tables", "manifest"] {
+        let tree = dir.join("db/keyspaces").join(tree);
+        let current = fs::read(tree.join("current")).unwrap();
+        let manifest = u64::from_le_bytes(current[..8].try_into().unwrap());
+        let tables = fs::read_dir(tree.join("tables")).unwrap().map(|entry| entry.unwrap().path());
+        for file in tables.chain([tree.join(format!("v{manifest}"))]) {
             let dir = copy(dir);
-            let tree = dir.path().join("db/keyspaces").join(tree);
-            let within = if part == "tables" { tree.join("tables") } else { tree };
-            let file = fs::read_dir(&within).unwrap().map(|e| e.unwrap().path()).find(|path| {
-                let name = path.file_name().unwrap().to_str().unwrap();
-                path.is_file() && name != "current"
-            });
-            let file = file.unwrap();
+            let file = dir.path().join(file.strip_prefix(past.dir.path()).unwrap());
             fs::remove_file(&file).unwrap();
-            let text = damage(dir.path());
-            assert!(text.contains(file.to_str().unwrap()), "without {}: {text}", file.display());
+            match DiskStore::open(dir.path()) {
+                // A table that was merged into another, and not yet removed.
+                Ok(store) => assert_eq!(prefix(&store), 6),
+                Err(error) => {
+                    assert!(error.to_string().contains(file.to_str().unwrap()), "{}: {error}", file.display());
+                    named += 1;
+                }
+            }
         }
         let dir = copy(dir);
-        fs::remove_dir_all(dir.path().join("db/keyspaces").join(tree)).unwrap();
+        fs::remove_dir_all(dir.path().join(tree.strip_prefix(past.dir.path()).unwrap())).unwrap();
         assert!(damage(dir.path()).contains("keyspaces"));
     }
+    assert!(named >= 4, "a manifest and a table of each tree, but only {named} were named");
     assert_eq!(prefix(&DiskStore::open(dir).unwrap()), 6, "and with all of them it opens");
 }
 
+/// The journal cut in two after a batch, as if a newer one had been begun there.
+fn split(past: &Past, after: usize) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let dir = copy(past.dir.path());
+    let (old, new) = (dir.path().join("db/0.jnl"), dir.path().join("db/1.jnl"));
+    let data = fs::read(&old).unwrap();
+    let (head, tail) = data.split_at(past.ends[after] as usize);
+    fs::write(&new, tail).unwrap();
+    fs::write(&old, head).unwrap();
+    (dir, old, new)
+}
+
 #[test]
-fn a_journal_missing_between_tables_and_the_newest_is_found() {
-    let (past, keys) = long_past();
-    let journals = journal::list(&past.path().join("db")).unwrap();
-    assert!(!journals.is_empty());
-    for (_, journal) in &journals {
-        let dir = copy(past.path());
-        let name = journal.file_name().unwrap();
-        fs::remove_file(dir.path().join("db").join(name)).unwrap();
-        let text = damage(dir.path());
-        assert!(text.contains("db"), "without {}: {text}", journal.display());
+fn journals_have_to_follow_each_other_and_the_tables() {
+    let mut past = past(4, 4);
+    {
+        // Batches 1 to 4 are in a table and in the journal, 5 to 8 in the journal alone.
+        let store = DiskStore::open(past.dir.path()).unwrap();
+        store.write_out_for_test();
+        for n in 5..=8 {
+            store.apply(change(n)).unwrap();
+            past.ends.push(read_end(&past.journal));
+        }
+        store.sync().unwrap();
     }
-    let store = DiskStore::open(past.path()).unwrap();
-    assert_eq!(store.scan(b"", KEYS_END, usize::MAX).unwrap().len(), keys);
+    for after in 1..8 {
+        let (dir, ..) = split(&past, after);
+        assert_eq!(prefix(&DiskStore::open(dir.path()).unwrap()), 8, "two journals, after {after}");
+
+        let (dir, old, _) = split(&past, after);
+        fs::remove_file(old).unwrap();
+        if after <= 4 {
+            assert_eq!(prefix(&DiskStore::open(dir.path()).unwrap()), 8, "nothing is lost with the first {after}");
+        } else {
+            assert!(damage(dir.path()).contains("1.jnl"), "without the first {after}");
+        }
+
+        let (dir, _, new) = split(&past, after);
+        fs::remove_file(new).unwrap();
+        assert!(damage(dir.path()).contains("0.jnl"), "without what follows {after}");
+
+        let (dir, old, _) = split(&past, after);
+        flip(&old, past.ends[after] - 3);
+        let text = damage(dir.path());
+        assert!(text.contains("0.jnl") && text.contains("completed"), "the last record before {after}: {text}");
+    }
 }
 
 #[test]
@@ -261,7 +281,7 @@ fn a_flipped_byte_in_a_table_or_manifest_is_never_read_as_data() {
         files.extend(fs::read_dir(tree.join("tables")).unwrap().map(|e| e.unwrap().path()));
         for file in files.into_iter().filter(|path| path.is_file()) {
             let len = fs::metadata(&file).unwrap().len();
-            for at in (0..len).step_by(len as usize / 40 + 1) {
+            for at in (0..len).step_by(len as usize / 20 + 1) {
                 let dir = copy(past.dir.path());
                 let copied = dir.path().join(file.strip_prefix(past.dir.path()).unwrap());
                 flip(&copied, at);
@@ -281,7 +301,7 @@ fn a_flipped_byte_in_a_table_or_manifest_is_never_read_as_data() {
             }
         }
     }
-    assert!(found > 100, "only {found} were found");
+    assert!(found > 60, "only {found} were found");
 }
 
 #[test]
