@@ -142,8 +142,5 @@ fn missing(message: &'static str, context: String) -> Answer {
 
 fn written(status: StatusCode, message: &'static str, context: String, shard: ShardId, copies: u32) -> Answer {
     let body = Json::with_capacity(96 + context.len()).plain("message", message);
-    Answer::new(status, body)
-        .context(context)
-        .body(|json| json.number("shard-id", u64::from(shard.0)))
-        .copies(copies)
+    Answer::new(status, body).context(context).body(|json| json.number("shard-id", u64::from(shard.0))).copies(copies)
 }
