@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::causal::codec::ContextCodec;
 use crate::cluster::map::ClusterMap;
 use crate::machine::Machine;
-use crate::machine::message::{Input, Request, Response};
+use crate::machine::message::{Input, Ping, Request, Response};
 use crate::types::{NodeAddr, Now};
 
 /// What the APIs hold of a running node. Cheap to clone.
@@ -41,6 +41,11 @@ impl Handle {
 
     /// The codec of this store's context strings; `None` before the store's birth.
     pub fn codec(&self) -> Option<Arc<ContextCodec>> {
+        unimplemented!()
+    }
+
+    /// What this node says in answer to a ping, as last published; does not wait for the loop.
+    pub fn sign_of_life(&self) -> Ping {
         unimplemented!()
     }
 
