@@ -5,6 +5,7 @@ pub mod causal;
 pub mod cluster;
 pub mod error;
 pub mod machine;
-// pub mod node;
+pub mod node;
 pub mod store;
 pub mod types;
+pub mod wire;
