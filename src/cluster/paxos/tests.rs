@@ -3,8 +3,8 @@
 //!
 //! The histories are those of nodes that propose and accept, over a network that keeps every message for ever and
 //! delivers it at any time, any number of times, or never. A crash brings a node back as it was synced, without its
-//! proposer; a lost disk, as a new incarnation. Handling a message, syncing and answering is one event: to crash between
-//! them is the same as not to have got the message. (Without the rule that the sync comes first, it is not.)
+//! proposer; a lost disk, as a new incarnation. Handling a message, syncing and answering is one event: to crash in
+//! between is the same as not to have got the message. (Without the rule that the sync comes first, it is not.)
 
 use std::collections::BTreeSet;
 
