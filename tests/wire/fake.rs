@@ -72,7 +72,11 @@ impl End {
 
     /// Serves on the end's port, again perhaps.
     pub async fn serve(&mut self) {
-        let listener = TcpListener::bind(self.local.address.as_str()).await.unwrap();
+        self.serve_on(TcpListener::bind(self.local.address.as_str()).await.unwrap());
+    }
+
+    /// Serves on a listener that the end's port leads to.
+    pub fn serve_on(&mut self, listener: TcpListener) {
         let node = Fake { inbox: self.inputs.clone(), map: Arc::new(map(&self.local)), sign: self.sign.clone() };
         self.stop = watch::channel(false).0;
         let served = serve(listener, node, Arc::clone(&self.local), self.stop.subscribe());

@@ -4,6 +4,7 @@
 mod bad;
 mod fake;
 mod inspect;
+mod silence;
 mod window;
 
 use std::time::{Duration, Instant};

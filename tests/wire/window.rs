@@ -1,6 +1,7 @@
 //! Frames in flight, against a peer that does with them what the test wants.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use entail::causal::context::Context;
 use entail::machine::message::{Input, Message, Request};
@@ -11,6 +12,7 @@ use entail::wire::proto::{Frame, FrameAck, frame_ack};
 use futures_util::{Stream, StreamExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::timeout;
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{Response, Status, Streaming, async_trait};
 
@@ -103,12 +105,12 @@ async fn sending_goes_on_up_to_the_window_and_again_after_acknowledgements() {
         peers.send(&node2.address, forward(id)).unwrap();
     }
     // 8 MiB in flight are 32 of these; the last may pass the bound.
-    let mut in_flight = 0;
-    while let Ok(frame) = tokio::time::timeout(std::time::Duration::from_millis(500), node2.frame()).await {
-        in_flight += 1;
-        assert_eq!(frame.number, in_flight);
+    let in_flight = 32;
+    for number in 1..=in_flight {
+        assert_eq!(node2.frame().await.number, number);
     }
-    assert_eq!(in_flight, 32);
+    let more = timeout(Duration::from_millis(300), node2.frames.message()).await;
+    assert!(more.is_err(), "the window is full: {more:?}");
     node2.acknowledge(in_flight);
     for number in in_flight + 1..=60 {
         assert_eq!(node2.frame().await.number, number);
