@@ -243,7 +243,8 @@ fn clippy_in_the_core(source: &Source) -> Vec<String> {
         source.text.contains(&format!("{attribute}\npub mod {name};"))
     };
     let open = PURE.iter().filter(|name| !denied(name));
-    open.map(|name| format!("{}: clippy's disallowed types and methods are not denied in {name}", source.path)).collect()
+    open.map(|name| format!("{}: clippy's disallowed types and methods are not denied in {name}", source.path))
+        .collect()
 }
 
 #[test]
