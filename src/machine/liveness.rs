@@ -51,7 +51,7 @@ impl Machine {
             epoch: self.map.epoch,
             settings_hash: self.settings_hash,
             wall_ms: now.wall_ms,
-            hears: self.links.keys().filter(|node| self.detector.is_live(now.mono_ms, node)).cloned().collect(),
+            hears: self.links.keys().filter(|node| self.detector.hears(now.mono_ms, node)).cloned().collect(),
         }
     }
 
@@ -69,7 +69,9 @@ impl Machine {
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = true;
         link.incarnation = Some(incarnation);
-        self.detector.connected(self.now.mono_ms, peer);
+        // One that was refused before is live again with its answer.
+        let ping = self.sign_of_life(self.now);
+        self.send(peer, Message::Ping(ping), io);
         // What was sent before may not have arrived: streams begin where the peer says it is.
         for part in &mut self.parts {
             let stays: Vec<_> = part.receivers().filter(|other| other.node == *peer).map(|other| other.stay).collect();
@@ -109,7 +111,6 @@ impl Machine {
         if !self.links.contains_key(from) {
             return Ok(());
         }
-        self.detector.heard(self.now.mono_ms, from);
         match message {
             Message::Ping(ping) => {
                 self.on_ping(from, incarnation, &ping, io);
@@ -163,7 +164,7 @@ impl Machine {
     }
 
     fn on_ping(&mut self, from: &NodeAddr, incarnation: Incarnation, ping: &Ping, io: &mut Io<'_>) {
-        self.detector.told(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
+        self.detector.heard(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
         let Some(link) = self.links.get_mut(from) else { return };
         link.incarnation = Some(incarnation);
         link.cluster_id = ping.cluster_id;

@@ -33,8 +33,9 @@ const MOST_STEPS: usize = 1_024;
 /// How often the disk's free space is looked at, and the sign of life renewed.
 const CARE_PERIOD: Duration = Duration::from_millis(500);
 
-/// A disk with less free space than this, in bytes, takes no more values; deletes may still use it.
-const RESERVE_BYTES: u64 = 64 << 20;
+/// A disk with less free space than this, in bytes, takes no more values. Deletes may still use what is above the
+/// reserve that the store itself keeps for its upkeep.
+const RESERVE_BYTES: u64 = 384 << 20;
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
