@@ -45,11 +45,6 @@ impl Disk {
         self.store.sync_to(number);
     }
 
-    /// While on, every batch is refused.
-    pub fn fail_full(&self, on: bool) {
-        self.store.fail_full(on);
-    }
-
     /// What the next start finds when the first `keep` of the batches that were not synced survive.
     pub fn crash(&self, keep: usize) -> Self {
         Self { store: self.store.crash(keep), changed: Mutex::default() }

@@ -1,5 +1,7 @@
 //! What goes wrong: processes die, networks are cut in every shape, clocks jump, disks are slow or full.
 
+use entail::machine::message::Input;
+
 use crate::event::Event;
 use crate::world::World;
 
@@ -72,9 +74,9 @@ impl World {
         let side = |x: usize| mask >> x & 1 == 1;
         let ring = |x: usize, y: usize| (x + 1) % n != y && (y + 1) % n != x;
         let shape = self.random.within(0, 5);
-        for x in 0..n {
-            for y in (0..n).filter(|y| *y != x) {
-                cut[x][y] = match shape {
+        for (x, row) in cut.iter_mut().enumerate() {
+            for (y, cut) in row.iter_mut().enumerate().filter(|(y, _)| *y != x) {
+                *cut = match shape {
                     0 => x == a || y == a,
                     1 => side(x) != side(y),
                     2 => x == a,
@@ -159,21 +161,21 @@ impl World {
         }
     }
 
+    /// A disk is full below its reserve for a while: the node is told, as production's loop tells it.
     fn fill_disk(&mut self, n: usize) {
         if self.nodes[n].process.is_none() {
             return;
         }
         self.oracle.coverage.hit("disk: full");
-        self.nodes[n].disk.fail_full(true);
+        self.give(n, Input::DiskFull(true));
         let when = self.now + self.random.within(20, 800);
         self.agenda.at(when, Event::Room { node: n });
     }
 
     /// A full disk has room again.
     pub fn room(&mut self, n: usize) {
-        self.nodes[n].disk.fail_full(false);
         if self.nodes[n].process.is_some() {
-            self.give(n, entail::machine::message::Input::DiskFull(false));
+            self.give(n, Input::DiskFull(false));
         }
     }
 }

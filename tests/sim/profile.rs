@@ -123,8 +123,11 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
             (s.fault_gap_ms, s.cut_ms) = (120, 400);
         }
         "bulk" => {
-            s.value_bytes = 60_000;
-            (s.down_ms, s.requests) = (6000, 200);
+            s.value_bytes = 40_000;
+            (s.keys, s.hot, s.reads, s.deletes) = (60, 10, 25, 5);
+            s.partitions = s.shards.max(2);
+            (s.down_ms, s.cut_ms, s.requests) = (6000, 6000, 400);
+            s.loss = random.pick(&[0, 20, 120]);
             s.faults = Faults { crash: 6, cut: 5, links: 2, lag: 1, ..Faults::default() };
         }
         other => panic!("no profile is called {other}; there are {PROFILES:?}"),

@@ -8,10 +8,11 @@ use crate::event::Event;
 use crate::invariants::{convergence, settles};
 use crate::oracle::{Kind, Session};
 use crate::trace::Trace;
+use crate::workload::Said;
 use crate::world::World;
 
 /// How long the store may take to come to rest after everything is healed.
-const REST_MS: u64 = 30_000;
+pub const REST_MS: u64 = 30_000;
 
 /// How long a read may take once it has.
 const READ_MS: u64 = 3_000;
@@ -44,16 +45,32 @@ impl World {
     fn history(&mut self) {
         for client in 0..self.clients.len() {
             self.clients[client].unaware = client == 0 && self.random.percent(50);
-            let when = self.random.within(1, 300);
-            self.agenda.at(when, Event::Client { client });
         }
-        let when = self.random.within(1, self.settings.fault_gap_ms);
-        self.agenda.at(when, Event::Fault);
+        if self.settings.start_ms > 150 {
+            // Of a store that takes its time to be born, all see the birth.
+            self.begin();
+        }
+        self.run_until(60_000, |world| world.codec.is_some());
+        if self.codec.is_none() {
+            return self.fail("SETTLES: the store is not born after a minute".into());
+        }
+        if self.settings.start_ms <= 150 {
+            self.begin();
+        }
         // Enough for all requests at the slowest pace; whoever is stuck is overdue long before.
-        let end = 20_000 + self.settings.requests * 400;
+        let end = self.now + 20_000 + self.settings.requests * 400;
         self.run_until(end, |world| world.serial >= world.settings.requests);
         let more = self.random.within(0, 500);
         self.run_for(more);
+    }
+
+    fn begin(&mut self) {
+        for client in 0..self.clients.len() {
+            let when = self.now + self.random.within(1, 300);
+            self.agenda.at(when, Event::Client { client });
+        }
+        let when = self.now + self.random.within(1, self.settings.fault_gap_ms);
+        self.agenda.at(when, Event::Fault);
     }
 
     fn ending(&mut self) {
@@ -148,11 +165,11 @@ impl World {
 
     /// Asks, waits for the answer, and takes no error.
     fn must(&mut self, node: usize, kind: Kind, key: usize) {
-        self.clients[0].error = None;
+        self.clients[0].said = None;
         let serial = self.ask(0, node, Some(kind), key, READ_MS);
         let end = self.now + READ_MS + settles::SLACK_MS;
         self.run_until(end, |world| world.clients[0].waits != Some(serial));
-        if let Some(code) = self.clients[0].error
+        if let Some(Said::Error(code)) = self.clients[0].said
             && self.violation.is_none()
         {
             let context = self.clients[0].session.context.clone();
@@ -199,8 +216,8 @@ impl World {
             let serial = self.ask(0, node, None, shard, READ_MS);
             let end = self.now + READ_MS + settles::SLACK_MS;
             self.run_until(end, |world| world.clients[0].waits != Some(serial));
-            if self.violation.is_none() && self.clients[0].counted != Some(truth) {
-                let counted = self.clients[0].counted;
+            if self.violation.is_none() && self.clients[0].said != Some(Said::Keys(truth)) {
+                let counted = self.clients[0].said;
                 return self.fail(format!("CONVERGENCE: shard {} has {truth} keys, not {counted:?}", shard + 1));
             }
         }

@@ -36,7 +36,7 @@ impl Trace {
     /// Takes note of one thing at one node.
     pub fn note(&mut self, now_ms: u64, node: usize, what: &str, detail: &dyn Debug) {
         if let Some(hash) = &mut self.hash {
-            write!(hash, "{now_ms} {node} {what} {detail:?}\n").expect("hashing never fails");
+            writeln!(hash, "{now_ms} {node} {what} {detail:?}").expect("hashing never fails");
         }
         if self.print {
             println!("{now_ms:>7} node{} {what} {detail:?}", node + 1);

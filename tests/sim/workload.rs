@@ -11,6 +11,7 @@ use entail::types::{Dot, ShardId};
 
 use crate::event::Event;
 use crate::invariants::{self, acknowledged, settles};
+use crate::observe::write_of;
 use crate::oracle::{Kind, Session, Shown, VersionId};
 use crate::world::World;
 
@@ -27,10 +28,23 @@ pub struct Client {
     pub last_key: Option<usize>,
     /// It never sends a context.
     pub unaware: bool,
-    /// The last error it was given; `None` after a proper answer.
-    pub error: Option<Code>,
-    /// How many keys it was told of last.
-    pub counted: Option<u64>,
+    /// What it was told last.
+    pub said: Option<Said>,
+}
+
+/// An answer in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The value of this write.
+    Value(usize),
+    /// There is no value.
+    Nothing,
+    /// The write is on so many nodes.
+    Written(u32),
+    /// There are so many keys.
+    Keys(u64),
+    /// No proper answer.
+    Error(Code),
 }
 
 /// A request on its way.
@@ -175,13 +189,17 @@ impl World {
         } else {
             "requests: answered in 100 ms"
         });
+        self.clients[asked.client].said = Some(match &response {
+            Response::Value { value, .. } => Said::Value(write_of(value).unwrap_or_default()),
+            Response::Missing { .. } => Said::Nothing,
+            Response::Written { copies, .. } => Said::Written(*copies),
+            Response::KeyCount(keys) => Said::Keys(*keys),
+            Response::Error(code) => Said::Error(*code),
+        });
         let session = match response {
             Response::Value { context, .. } | Response::Missing { context } => self.read(&asked, context, shown),
             Response::Written { existed, context, copies, .. } => self.written(&asked, existed, context, copies),
-            Response::KeyCount(keys) => {
-                self.clients[asked.client].counted = Some(keys);
-                Some(asked.session.clone())
-            }
+            Response::KeyCount(_) => Some(asked.session.clone()),
             Response::Error(code) => self.refused(&asked, code),
         };
         if self.random.next() % 1000 < self.settings.loss && !self.quiet {
@@ -257,7 +275,6 @@ impl World {
         } else if asked.write.is_none() {
             self.fail(format!("the outcome of a read of key {} is unknown", asked.key));
         }
-        self.clients[asked.client].error = Some(code);
         None
     }
 
@@ -279,7 +296,6 @@ impl World {
         self.clients[c].waits = None;
         if let Some(session) = session {
             self.clients[c].session = *session;
-            self.clients[c].error = None;
         }
         self.next_request(c);
     }

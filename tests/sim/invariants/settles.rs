@@ -40,6 +40,10 @@ pub fn settled(world: &World) -> Verdict {
         if !world.machine(n).map().is_born() {
             return Err(format!("node{} knows of no birth", n + 1));
         }
+        let view = world.machine(n).view(now);
+        if view.len() != alive.len() {
+            return Err(format!("node{} sees only {view:?}", n + 1));
+        }
         if let Err(why) = world.machine(n).readiness(now)
             && !lost
         {
