@@ -1,2 +1,7 @@
-//! entail
-fn main() {}
+//! The `entail` program; see [`entail::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    entail::cli::main()
+}

@@ -108,7 +108,7 @@ impl fmt::Debug for NodeAddr {
 macro_rules! hex128 {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         pub struct $name(pub u128);
 
         impl fmt::Display for $name {

@@ -8,3 +8,6 @@ pub mod op;
 pub mod partition;
 pub mod stability;
 pub mod vector;
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,61 @@
 //! The whole node without IO: one `step(now, input, store, &mut effects)`.
+//!
+//! A machine is a function of its state, the time and what it is given. It reads the store, gathers changes and says
+//! what is to be done; whoever drives it (the node's loop, or the simulator) applies, syncs, sends and answers:
+//!
+//! 1. [`Machine::step`] with one [`Input`] after another. Changes are gathered, and later steps see them.
+//! 2. [`Machine::flush`] applies what was gathered as one atomic batch and gives its number.
+//! 3. When the store has synced that batch, the driver says so with [`Input::Synced`]. Everything that must be true of
+//!    the disk first (operations leaving, answers, reports, promises of an acceptor) waits for that.
+//!
+//! The protocol is the one of `docs/architecture.md`, rule by rule; where each part stands:
+//! [`serve`](self) reads and writes, `route` where a request goes, `replicate` streams and reports, `fill` the one
+//! repair, `gossip` stability, `collect` tombstones and logs, `liveness` pings and the view, `birth` the first map.
+//!
+//! Deliberately absent: threads, sockets, files, clocks, random numbers, and any map whose order is not its keys'.
+//! An error of the store ends a machine ([`Effect::Fatal`]): what is durable is then unknown.
 
+mod birth;
+mod collect;
+mod fill;
+mod gossip;
+mod liveness;
 pub mod message;
+mod open;
+mod part;
+mod pending;
+pub mod records;
+mod replicate;
+mod requests;
+mod route;
 pub mod rules;
+mod serve;
+mod status;
 
+#[cfg(test)]
+mod tests;
+
+pub use status::{PartitionStatus, PeerStatus};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::causal::vector::VersionVector;
-use crate::cluster::map::{ClusterMap, PeerState};
+use bytes::Bytes;
+
+use crate::causal::clock::Clock;
+use crate::cluster::detector::Detector;
+use crate::cluster::map::ClusterMap;
 use crate::error::StoreError;
 use crate::store::Store;
-use crate::types::{BatchNo, Epoch, Incarnation, NodeAddr, Now, PartitionId, ShardId, StayId};
+use crate::types::{BatchNo, Incarnation, NodeAddr, Now, PartitionId, Seq, StayId, Timestamp};
+use birth::Birth;
+use fill::FillOut;
+use liveness::Link;
 use message::{Effect, Input};
-use rules::Rules;
+use part::Part;
+use pending::{Io, Pending};
+use requests::Requests;
+use rules::{Rule, Rules};
 
 /// How often [`Input::Tick`] is to be given, in milliseconds.
 pub const TICK_MS: u64 = 10;
@@ -42,102 +86,261 @@ pub struct Config {
 /// One node.
 #[derive(Debug)]
 pub struct Machine {
+    config: Config,
+    incarnation: Incarnation,
+    /// Map 0, which the settings alone give.
+    zero: Arc<ClusterMap>,
+    settings_hash: u64,
+    /// The map this node acts under: durable here.
     map: Arc<ClusterMap>,
+    /// A newer map that is on its way to the disk.
+    learned: Option<(BatchNo, Arc<ClusterMap>)>,
+    parts: Vec<Part>,
+    clock: Clock,
+    /// Whether the wall clock is ahead of every peer's, and not believed.
+    clock_ahead: bool,
+    detector: Detector,
+    links: BTreeMap<NodeAddr, Link>,
+    requests: Requests,
+    /// How many own writes wait for their copies.
+    unanswered: usize,
+    birth: Birth,
+    fills_out: Vec<FillOut>,
+    /// Partitions whose waiting requests are to be tried again.
+    wake: BTreeSet<PartitionId>,
+    /// Changes for the next batch.
+    pending: Pending,
+    /// Replicas whose record changes with the next batch.
+    changed: BTreeSet<PartitionId>,
+    /// The last batch that was applied, and the last that is durable.
+    batch: BatchNo,
+    synced: BatchNo,
+    /// What becomes durable with which batch, in order of batch.
+    raises: VecDeque<(BatchNo, PartitionId, StayId, Seq)>,
+    ceilings: VecDeque<(BatchNo, Timestamp)>,
+    held: VecDeque<(BatchNo, Effect)>,
+    /// Partitions whose stability has news for the others, and what of them.
+    gossip: BTreeMap<PartitionId, BTreeSet<StayId>>,
+    timers: Timers,
+    disk_full: bool,
+    ids: u64,
+    now: Now,
+    failed: bool,
 }
 
-/// What a node holds of one partition, for inspection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionStatus {
-    /// The partition.
-    pub partition: PartitionId,
-    /// The version of its row.
-    pub version: Epoch,
-    /// This node's stay.
-    pub stay: StayId,
-    /// What this node does for it.
-    pub state: PeerState,
-    /// What is applied here.
-    pub applied: VersionVector,
-    /// What is durable here.
-    pub durable: VersionVector,
-    /// What is known to be stable.
-    pub stable: VersionVector,
-    /// The floor of contexts that read nothing.
-    pub floor: Epoch,
-    /// Keys with a value.
-    pub keys: u64,
-    /// Operations that wait for their dependencies.
-    pub unapplied: u64,
-}
-
-/// What a node knows of another, for inspection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// Its address.
-    pub node: NodeAddr,
-    /// The incarnation of its present connection.
-    pub incarnation: Option<Incarnation>,
-    /// Whether it is in this node's view.
-    pub up: bool,
-    /// Its shard.
-    pub shard: Option<ShardId>,
-    /// Operations of this node that it has not yet acknowledged as durable.
-    pub lag: u64,
+/// When the periodic duties are due, in monotonic milliseconds.
+#[derive(Debug, Default)]
+struct Timers {
+    ping_ms: u64,
+    gossip_ms: u64,
+    refresh_ms: u64,
+    collect_ms: u64,
+    /// Where the rotating duties go on.
+    refresh_at: usize,
+    collect_at: usize,
 }
 
 impl Machine {
-    /// Opens a node on what its store holds: a new directory gets a new incarnation.
-    ///
-    /// # Errors
-    /// What the store fails with, and [`StoreError::Damaged`] for records that do not decode or a directory that
-    /// belongs to another address.
-    pub fn open(config: Config, store: &dyn Store, now: Now) -> Result<Self, StoreError> {
-        let _ = (config, store, now);
-        Err(StoreError::Failed("skeleton".into()))
-    }
-
     /// Takes one input. Changes to the store are gathered until [`Machine::flush`]; effects are appended.
     pub fn step(&mut self, now: Now, input: Input, store: &dyn Store, effects: &mut Vec<Effect>) {
-        let _ = (now, input, store, effects);
+        if self.failed {
+            return;
+        }
+        // Monotonic for this machine even if its driver's clock is not.
+        self.now = Now { mono_ms: now.mono_ms.max(self.now.mono_ms), wall_ms: now.wall_ms };
+        let mut io = Io { store, effects };
+        let done = self.take(input, &mut io).and_then(|()| self.settle(&mut io));
+        if let Err(error) = done {
+            self.failed = true;
+            effects.push(Effect::Fatal(error));
+        }
     }
 
     /// Applies what the steps since the last flush gathered, as one batch. Gives its number, to be told back with
     /// [`Input::Synced`] once it is durable; `None` when there was nothing to apply.
     pub fn flush(&mut self, store: &dyn Store, effects: &mut Vec<Effect>) -> Option<BatchNo> {
-        let _ = (store, effects);
-        None
+        if self.failed {
+            return None;
+        }
+        self.write_replica_records();
+        let mut flushed = None;
+        if !self.pending.is_empty() {
+            if let Err(error) = store.apply(self.pending.take()) {
+                self.failed = true;
+                effects.push(Effect::Fatal(error));
+                return None;
+            }
+            self.batch += 1;
+            flushed = Some(self.batch);
+        }
+        // Views are of what is applied, so they are taken here.
+        self.take_fill_views(store);
+        flushed
     }
 
-    /// This node's incarnation.
-    pub fn incarnation(&self) -> Incarnation {
-        Incarnation(0)
+    fn take(&mut self, input: Input, io: &mut Io<'_>) -> Result<(), StoreError> {
+        match input {
+            Input::Tick => self.tick(io),
+            Input::Synced(batch) => self.on_synced(batch, io),
+            Input::Request { id, request, budget_ms } => {
+                self.on_request(id, request, budget_ms, io);
+                Ok(())
+            }
+            Input::Message { from, incarnation, message } => self.on_message(&from, incarnation, message, io),
+            Input::Connected { peer, incarnation } => {
+                self.on_connected(&peer, incarnation, io);
+                Ok(())
+            }
+            Input::Disconnected { peer, refused } => {
+                self.on_disconnected(&peer, refused, io);
+                Ok(())
+            }
+            Input::NotSent { id } => {
+                self.on_not_sent(id, io);
+                Ok(())
+            }
+            Input::DiskFull(full) => {
+                self.disk_full = full;
+                Ok(())
+            }
+        }
     }
 
-    /// The map the node acts under.
-    pub fn map(&self) -> &Arc<ClusterMap> {
-        &self.map
-    }
-
-    /// The nodes that are up, this one included, sorted.
-    pub fn view(&self, now: Now) -> Vec<NodeAddr> {
-        let _ = now;
-        Vec::new()
-    }
-
-    /// Whether the node can serve; if not, why, in one sentence for the operator.
-    pub fn readiness(&self, now: Now) -> Result<(), String> {
-        let _ = now;
+    /// Tries again what waited for something that this step may have brought.
+    fn settle(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
+        while let Some(partition) = self.wake.pop_first() {
+            self.answer_writes(partition, io);
+            self.retry(Some(partition), io)?;
+            self.answer_writes(partition, io);
+        }
         Ok(())
     }
 
-    /// What this node holds, partition by partition.
-    pub fn partition_status(&self) -> Vec<PartitionStatus> {
-        Vec::new()
+    fn tick(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
+        self.keep_ceiling();
+        self.expire_requests(io);
+        self.tick_liveness(io);
+        self.tick_birth(io);
+        self.tick_streams(io)?;
+        self.tick_fills(io);
+        self.send_ready_fills(io)?;
+        self.tick_gossip(io);
+        self.tick_collect(io)?;
+        // What could not be routed is tried again with every tick.
+        self.retry(None, io)?;
+        self.wake.extend(self.requests.waited_for().into_iter().flatten());
+        Ok(())
     }
 
-    /// What this node knows of the others.
-    pub fn peer_status(&self, now: Now) -> Vec<PeerStatus> {
-        let _ = now;
-        Vec::new()
+    fn on_synced(&mut self, batch: BatchNo, io: &mut Io<'_>) -> Result<(), StoreError> {
+        self.synced = self.synced.max(batch);
+        let mut grown = BTreeSet::new();
+        while let Some(&(at, partition, stay, seq)) = self.raises.front() {
+            if at > self.synced {
+                break;
+            }
+            self.raises.pop_front();
+            let part = &mut self.parts[partition.0 as usize];
+            if let Some(replica) = &mut part.replica
+                && replica.synced(stay, seq)
+            {
+                part.untold.insert(stay);
+                grown.insert(partition);
+            }
+        }
+        while let Some(&(at, ceiling)) = self.ceilings.front() {
+            if at > self.synced {
+                break;
+            }
+            self.ceilings.pop_front();
+            self.clock.ceiling_durable(ceiling);
+            self.wake.extend(self.requests.waited_for().into_iter().flatten());
+        }
+        while self.held.front().is_some_and(|held| held.0 <= self.synced) {
+            if let Some((_, effect)) = self.held.pop_front() {
+                self.release(effect, io);
+            }
+        }
+        self.adopt_learned(io);
+        self.send_durable(&grown, io)?;
+        self.finish_fills(io)?;
+        self.send_ready_fills(io)?;
+        self.wake.extend(grown);
+        Ok(())
+    }
+
+    // ---- What the other parts share.
+
+    /// The number of the batch that holds everything up to now.
+    fn current_batch(&self) -> BatchNo {
+        if self.pending.is_empty() && self.changed.is_empty() { self.batch } else { self.batch + 1 }
+    }
+
+    /// Does this once everything up to now is durable.
+    fn after_sync(&mut self, effect: Effect, io: &mut Io<'_>) {
+        let batch = self.current_batch();
+        if batch <= self.synced { self.release(effect, io) } else { self.held.push_back((batch, effect)) }
+    }
+
+    /// What this node has to say to itself never leaves it.
+    fn release(&mut self, effect: Effect, io: &mut Io<'_>) {
+        match effect {
+            Effect::Send { to, message: message::Message::Paxos(paxos) } if to == self.config.address => {
+                self.on_paxos(&to, self.incarnation, paxos, io);
+            }
+            other => io.effects.push(other),
+        }
+    }
+
+    fn part(&self, partition: PartitionId) -> &Part {
+        &self.parts[partition.0 as usize]
+    }
+
+    fn part_mut(&mut self, partition: PartitionId) -> &mut Part {
+        &mut self.parts[partition.0 as usize]
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        (0..self.parts.len() as u32).map(PartitionId)
+    }
+
+    fn on(&self, rule: Rule) -> bool {
+        self.config.rules.on(rule)
+    }
+
+    fn read(&self, io: &Io<'_>, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.pending.get(io.store, key)
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.ids = self.ids.wrapping_add(1);
+        self.ids
+    }
+
+    /// Keeps a ceiling ahead of the clock, whatever raised it.
+    fn keep_ceiling(&mut self) {
+        if let Some(ceiling) = self.clock.ceiling_wanted(self.now.wall_ms) {
+            self.clock.ceiling_pending(ceiling);
+            self.pending.put(records::meta_key("ceiling"), records::encode(&ceiling));
+            self.ceilings.push_back((self.current_batch(), ceiling));
+        }
+    }
+
+    fn write_replica_records(&mut self) {
+        for partition in std::mem::take(&mut self.changed) {
+            let Some(replica) = &self.parts[partition.0 as usize].replica else { continue };
+            let record = records::ReplicaRecord {
+                held_for: replica.held_for.clone(),
+                applied: replica.applied.clone(),
+                floor: replica.floor,
+                keys: replica.keys,
+                tombstones: replica.tombstones,
+            };
+            self.pending.put(records::replica_key(partition), records::encode(&record));
+        }
+    }
+
+    fn send(&self, to: &NodeAddr, message: message::Message, io: &mut Io<'_>) {
+        io.effects.push(Effect::Send { to: to.clone(), message });
     }
 }

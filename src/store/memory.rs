@@ -114,6 +114,7 @@ impl Read for MemoryStore {
 
 impl Store for MemoryStore {
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        batch.check_keys()?;
         let mut state = self.state();
         if state.full {
             return Err(StoreError::Full("the store in memory was told to be full".into()));

@@ -1,0 +1,60 @@
+//! What the REST side needs of a node: the node's handle in production, a fake in tests.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::causal::codec::ContextCodec;
+use crate::cluster::map::ClusterMap;
+use crate::machine::Machine;
+use crate::machine::message::{Request, Response};
+use crate::node::Handle;
+use crate::types::NodeAddr;
+
+/// A node, as the REST side sees it.
+pub trait Backend: Send + Sync + 'static {
+    /// Asks the node and waits for its answer, at most about `budget`.
+    fn request(&self, request: Request, budget: Duration) -> impl Future<Output = Response> + Send;
+
+    /// The codec of this store's context strings; `None` before the store's birth.
+    fn codec(&self) -> Option<Arc<ContextCodec>>;
+
+    /// The map the node acts under.
+    fn map(&self) -> Arc<ClusterMap>;
+
+    /// The nodes that are up, sorted; `None` when this node is stopping.
+    fn view(&self) -> impl Future<Output = Option<Vec<NodeAddr>>> + Send;
+
+    /// Whether the node can serve; if not, why, in one sentence for the operator.
+    fn readiness(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// This node's address.
+    fn address(&self) -> &NodeAddr;
+}
+
+impl Backend for Handle {
+    async fn request(&self, request: Request, budget: Duration) -> Response {
+        Handle::request(self, request, budget).await
+    }
+
+    fn codec(&self) -> Option<Arc<ContextCodec>> {
+        Handle::codec(self)
+    }
+
+    fn map(&self) -> Arc<ClusterMap> {
+        Handle::map(self)
+    }
+
+    async fn view(&self) -> Option<Vec<NodeAddr>> {
+        self.inspect(Machine::view).await
+    }
+
+    async fn readiness(&self) -> Result<(), String> {
+        let stopping = || Err("the node is stopping".to_owned());
+        self.inspect(Machine::readiness).await.unwrap_or_else(stopping)
+    }
+
+    fn address(&self) -> &NodeAddr {
+        Handle::address(self)
+    }
+}

@@ -1,0 +1,122 @@
+//! Collection: log entries that everybody has, tombstones that nobody needs. By knowledge, never by age.
+//!
+//! A tombstone is collected when its row has nothing but Serving peers, it is stable or closed, all it carries is too,
+//! and every peer has promised a clock past its timestamp as of a seq that all peers have durably: then no write older
+//! than it can still come. The floor is raised in the same batch, to tell readers of nothing what was here.
+
+use super::rules::Rule;
+use super::{Io, Machine, records};
+use crate::causal::item::Item;
+use crate::cluster::map::PeerState;
+use crate::error::StoreError;
+use crate::types::{Dot, Epoch, PartitionId};
+
+/// How often a part of the partitions is looked at, in milliseconds.
+const COLLECT_STEP_MS: u64 = 50;
+
+/// Partitions looked at each time.
+const PARTITIONS_A_STEP: usize = 32;
+
+/// Tombstones looked at in one partition each time.
+const TOMBSTONES_A_STEP: usize = 64;
+
+/// Log entries removed from one partition each time.
+const ENTRIES_A_STEP: u64 = 1_024;
+
+impl Machine {
+    pub(super) fn tick_collect(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
+        if self.now.mono_ms < self.timers.collect_ms || self.parts.is_empty() {
+            return Ok(());
+        }
+        self.timers.collect_ms = self.now.mono_ms + COLLECT_STEP_MS;
+        for _ in 0..PARTITIONS_A_STEP.min(self.parts.len()) {
+            self.timers.collect_at = (self.timers.collect_at + 1) % self.parts.len();
+            let partition = PartitionId(self.timers.collect_at as u32);
+            self.truncate_log(partition);
+            self.collect_tombstones(partition, io)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is stable from the own log.
+    fn truncate_log(&mut self, partition: PartitionId) {
+        let stable = self.on(Rule::TruncateStable);
+        let part = self.part(partition);
+        let (Some(own), Some(replica)) = (part.own().map(|own| own.stay), &part.replica) else { return };
+        let everybody = if stable { part.stable.get(own) } else { replica.durable.get(own) };
+        let from = part.truncated + 1;
+        let to = everybody.min(part.truncated + ENTRIES_A_STEP);
+        if to < from {
+            return;
+        }
+        for seq in from..=to {
+            self.pending.remove(records::log_key(partition, Dot { stay: own, seq }));
+        }
+        let part = self.part_mut(partition);
+        part.truncated = to;
+        part.recent.truncate(to);
+    }
+
+    fn collect_tombstones(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<(), StoreError> {
+        let part = self.part(partition);
+        let tombstones = part.replica.as_ref().map_or(0, |replica| replica.tombstones);
+        if tombstones == 0 || part.own_serving().is_none() {
+            return Ok(());
+        }
+        if part.peers.iter().any(|peer| peer.state != PeerState::Serving) {
+            return Ok(());
+        }
+        let (first, until) = records::range(b't', partition);
+        let from = part.collect_from.clone().unwrap_or(first);
+        let marks = self.pending.scan(io.store, &from, &until, TOMBSTONES_A_STEP)?;
+        // The key after the last one, or from the beginning again.
+        let next = marks.last().filter(|_| marks.len() == TOMBSTONES_A_STEP).map(|(last, _)| {
+            let mut next = last.to_vec();
+            next.push(0);
+            bytes::Bytes::from(next)
+        });
+        self.part_mut(partition).collect_from = next;
+        for (mark, _) in marks {
+            let key = records::user_key(&mark)?;
+            let stored_key = records::item_key(partition, &key);
+            let Some(bytes) = self.read(io, &stored_key)? else { continue };
+            let item = records::decode_item(&bytes)?;
+            if let Some(floor) = self.collectable(partition, &item).filter(|_| item.is_tombstone()) {
+                self.pending.remove(stored_key);
+                self.pending.remove(mark);
+                self.changed.insert(partition);
+                if let Some(replica) = &mut self.part_mut(partition).replica {
+                    replica.tombstones -= 1;
+                    replica.floor = replica.floor.max(floor);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the tombstone may go; if so, the floor that must tell of it.
+    fn collectable(&self, partition: PartitionId, item: &Item) -> Option<Epoch> {
+        let part = self.part(partition);
+        let mut floor = part.version;
+        if self.on(Rule::CollectStable) {
+            part.settled(item.dot.stay, item.dot.seq)?;
+        }
+        if self.on(Rule::FloorItem) {
+            floor = floor.max(item.carried.epoch());
+        }
+        for (elsewhere, stay, seq) in item.carried.iter() {
+            match self.part(elsewhere).settled(stay, seq) {
+                Some(version) if self.on(Rule::FloorItem) => floor = floor.max(version),
+                None if self.on(Rule::CollectCarried) => return None,
+                _ => {}
+            }
+        }
+        let promised = part.serving().all(|peer| {
+            let Some((seq, clock)) = part.words.of(peer.stay).and_then(|word| word.promise) else { return false };
+            let past = clock > item.timestamp;
+            let held = part.words.at_all(part.serving().map(|peer| peer.stay), peer.stay).is_some_and(|all| all >= seq);
+            past && (held || !self.on(Rule::CollectSeq))
+        });
+        (promised || !self.on(Rule::CollectClock)).then_some(floor)
+    }
+}

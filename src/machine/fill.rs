@@ -1,0 +1,386 @@
+//! Fills: the one repair for everything that a stream does not bring.
+//!
+//! The receiver gives a peer its vector and gets all that the vector does not cover, from a point-in-time view of the
+//! peer's replica: items, the peer's vector, floor and clock. The view is sent once it is durable at its source, in
+//! chunks numbered within one attempt. The receiver keeps them aside on its disk; when all are durable, one batch
+//! takes over items, vector, floor and clock as a whole. So what comes by a fill is a causally whole state.
+//!
+//! A peer asks when operations have been waiting here for 50 ms and none is ready, or when for a second another peer
+//! has had durably what is lacking here. An attempt that hears nothing for a while is given up, for another.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::message::{FillChunk, FillEnd, Message};
+use super::rules::Rule;
+use super::{Io, Machine, records};
+use crate::causal::item::Item;
+use crate::causal::vector::VersionVector;
+use crate::cluster::map::PeerState;
+use crate::error::StoreError;
+use crate::store::{Read, Store};
+use crate::types::{BatchNo, Dot, Epoch, Key, NodeAddr, PartitionId, StayId};
+
+/// Operations that wait for longer than this, in milliseconds, with none ready, ask for a fill.
+const BLOCKED_MS: u64 = 50;
+
+/// What another peer has had for longer than this, in milliseconds, is asked for.
+const LACK_MS: u64 = 1_000;
+
+/// An attempt that hears nothing for this long, in milliseconds, is given up.
+const SILENT_MS: u64 = 2_000;
+
+/// A source forgets an attempt that nobody has asked on for this long, in milliseconds.
+const FORGET_MS: u64 = 10_000;
+
+/// Bytes of items in one chunk; a single larger item goes alone.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Stored pairs looked at for one chunk, so that one step stays short.
+const CHUNK_SCAN: usize = 2_048;
+
+/// Stored pairs read at once: with the largest values a chunk stays far below the wire's limit.
+const SCAN_STEP: usize = 4;
+
+/// Fills that one node gives at once; more must ask again.
+const MOST_OUT: usize = 64;
+
+/// A fill that is being received.
+#[derive(Clone, Debug)]
+pub(super) struct FillIn {
+    attempt: u64,
+    from: StayId,
+    heard_ms: u64,
+    next: u32,
+    end: Option<FillEnd>,
+    /// The batch with the last chunk, once that is here.
+    whole: Option<BatchNo>,
+}
+
+/// A fill that is being given.
+pub(super) struct FillOut {
+    to: NodeAddr,
+    partition: PartitionId,
+    version: Epoch,
+    attempt: u64,
+    /// What the receiver has.
+    vector: VersionVector,
+    /// The view and what it stands for, once taken.
+    view: Option<(Arc<dyn Read>, FillEnd, BatchNo)>,
+    /// Where the next chunk begins; `None` before the first.
+    from: Option<Bytes>,
+    next: u32,
+    asked_ms: u64,
+    /// The chunk that the receiver waits for is not sent yet.
+    due: bool,
+}
+
+impl std::fmt::Debug for FillOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FillOut({} to {}, attempt {}, next {})", self.partition, self.to, self.attempt, self.next)
+    }
+}
+
+impl Machine {
+    // ---- The receiver.
+
+    /// Notes since when a peer has had what is lacking here.
+    pub(super) fn note_lack(&mut self, partition: PartitionId, peer: StayId) {
+        let now = self.now.mono_ms;
+        let part = self.part_mut(partition);
+        let Some(replica) = &part.replica else { return };
+        let lacks = part.words.of(peer).is_some_and(|word| !replica.applied.dominates(&word.durable));
+        if lacks {
+            part.lacking.entry(peer).or_insert(now);
+        } else {
+            part.lacking.remove(&peer);
+        }
+    }
+
+    pub(super) fn tick_fills(&mut self, io: &mut Io<'_>) {
+        let now = self.now.mono_ms;
+        self.fills_out.retain(|fill| now < fill.asked_ms + FORGET_MS);
+        for partition in self.partitions() {
+            let part = &self.parts[partition.0 as usize];
+            if part.lacking.is_empty() && part.blocked_since_ms.is_none() {
+                continue;
+            }
+            let peers: Vec<StayId> = part.lacking.keys().copied().collect();
+            for peer in peers {
+                self.note_lack(partition, peer);
+            }
+            if let Some(source) = self.fill_source(partition) {
+                self.ask_fill(partition, source, io);
+            }
+        }
+    }
+
+    /// The peer to ask now, if it is time to ask.
+    fn fill_source(&self, partition: PartitionId) -> Option<StayId> {
+        let now = self.now.mono_ms;
+        let part = self.part(partition);
+        if part.own().is_none_or(|own| own.state == PeerState::Leaving) {
+            return None;
+        }
+        let previous = match &part.filling {
+            Some(fill) if fill.whole.is_some() || now < fill.heard_ms + SILENT_MS => return None,
+            Some(fill) => Some(fill.from),
+            None => None,
+        };
+        let blocked = self.on(Rule::FillBlocked) && part.blocked_since_ms.is_some_and(|t| now >= t + BLOCKED_MS);
+        let usable = |stay: &StayId| {
+            part.peer(*stay).is_some_and(|peer| !peer.lost && self.is_live(&peer.node) && self.is_connected(&peer.node))
+        };
+        let due = |since: u64| blocked || (self.on(Rule::FillLack) && now >= since + LACK_MS);
+        let mut sources = part.lacking.iter().filter(|(_, since)| due(**since)).map(|(stay, _)| *stay).filter(usable);
+        let first = sources.next()?;
+        // After a silent attempt, another source where there is one.
+        if Some(first) == previous { sources.next().or(Some(first)) } else { Some(first) }
+    }
+
+    fn ask_fill(&mut self, partition: PartitionId, source: StayId, io: &mut Io<'_>) {
+        let attempt = self.fresh_id();
+        let heard_ms = self.now.mono_ms;
+        self.drop_aside(partition);
+        let part = self.part_mut(partition);
+        let (Some(peer), Some(replica)) = (part.peer(source), &part.replica) else { return };
+        let (node, version, vector) = (peer.node.clone(), part.version, replica.applied.clone());
+        part.filling = Some(FillIn { attempt, from: source, heard_ms, next: 0, end: None, whole: None });
+        self.send(&node, Message::FillRequest { partition, version, attempt, vector }, io);
+    }
+
+    /// Removes what an earlier attempt left aside.
+    fn drop_aside(&mut self, partition: PartitionId) {
+        let chunks = self.part(partition).filling.as_ref().map_or(0, |fill| fill.next);
+        for index in 0..chunks {
+            self.pending.remove(records::aside_key(partition, index));
+        }
+    }
+
+    pub(super) fn on_fill_chunk(
+        &mut self,
+        from: &NodeAddr,
+        chunk: FillChunk,
+        io: &mut Io<'_>,
+    ) -> Result<(), StoreError> {
+        let FillChunk { partition, attempt, index, items, end, .. } = chunk;
+        let strict = self.on(Rule::FillAttempt);
+        let now = self.now.mono_ms;
+        let Some(fill) = self.part_mut(partition).filling.as_mut() else { return Ok(()) };
+        let wanted = !strict || (fill.attempt == attempt && fill.next == index);
+        if !wanted || fill.whole.is_some() || (!strict && index > fill.next) {
+            return Ok(());
+        }
+        fill.heard_ms = now;
+        fill.next = fill.next.max(index + 1);
+        let (attempt, last) = (fill.attempt, end.is_some());
+        fill.end = end.or(fill.end.take());
+        if self.on(Rule::FillAside) {
+            self.pending.put(records::aside_key(partition, index), records::encode(&items));
+        } else {
+            self.take_items(partition, items, io)?;
+        }
+        if last {
+            let whole = self.current_batch();
+            if let Some(fill) = self.part_mut(partition).filling.as_mut() {
+                fill.whole = Some(whole);
+            }
+            if !self.on(Rule::FillDoneSync) {
+                self.take_over(partition, io)?;
+            }
+        } else {
+            self.send(from, Message::FillNext { partition, attempt, index: index + 1 }, io);
+        }
+        Ok(())
+    }
+
+    /// Takes over the fills that are whole and durable.
+    pub(super) fn finish_fills(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
+        for partition in self.partitions() {
+            let whole = self.part(partition).filling.as_ref().and_then(|fill| fill.whole);
+            if whole.is_some_and(|batch| batch <= self.synced) {
+                self.take_over(partition, io)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<(), StoreError> {
+        let Some(fill) = self.part(partition).filling.clone() else { return Ok(()) };
+        let Some(end) = fill.end else { return Ok(()) };
+        for index in 0..fill.next {
+            let key = records::aside_key(partition, index);
+            if let Some(bytes) = self.read(io, &key)? {
+                let items: Vec<(Key, Item)> = records::decode("a part of a fill", &bytes)?;
+                self.take_items(partition, items, io)?;
+            }
+        }
+        self.drop_aside(partition);
+        if self.on(Rule::FillClock) {
+            self.clock.merge(end.clock);
+        }
+        for (stay, seq) in end.vector.iter() {
+            let known = self.part(partition).replica.as_ref().map_or(0, |replica| replica.applied.get(stay));
+            if seq > known {
+                self.raise_applied(partition, Dot { stay, seq });
+            }
+        }
+        let floors = self.on(Rule::FillFloor);
+        let part = self.part_mut(partition);
+        part.filling = None;
+        part.lacking.clear();
+        part.blocked_since_ms = None;
+        if let Some(replica) = &mut part.replica {
+            if floors {
+                replica.floor = replica.floor.max(end.floor);
+            }
+            replica.drop_covered();
+        }
+        self.changed.insert(partition);
+        self.drain(partition, io)
+    }
+
+    /// Merges items, less those that are covered here by now: they may have been collected since.
+    fn take_items(&mut self, partition: PartitionId, items: Vec<(Key, Item)>, io: &Io<'_>) -> Result<(), StoreError> {
+        for (key, item) in items {
+            let covered =
+                self.part(partition).replica.as_ref().is_none_or(|replica| replica.applied.covers(item.dot));
+            if !covered || !self.on(Rule::FillLate) {
+                self.merge_item(partition, &key, &item, io)?;
+            }
+        }
+        Ok(())
+    }
+
+    // ---- The source.
+
+    pub(super) fn on_fill_request(
+        &mut self,
+        from: &NodeAddr,
+        partition: PartitionId,
+        attempt: u64,
+        vector: VersionVector,
+    ) {
+        let part = self.part(partition);
+        let known = part.peers.iter().any(|peer| peer.node == *from);
+        if !known || part.own().is_none() || part.replica.is_none() {
+            return;
+        }
+        let version = part.version;
+        self.fills_out.retain(|fill| fill.to != *from || fill.partition != partition);
+        if self.fills_out.len() >= MOST_OUT {
+            return;
+        }
+        let asked_ms = self.now.mono_ms;
+        let to = from.clone();
+        let fill =
+            FillOut { to, partition, version, attempt, vector, view: None, from: None, next: 0, asked_ms, due: true };
+        self.fills_out.push(fill);
+    }
+
+    pub(super) fn on_fill_next(
+        &mut self,
+        from: &NodeAddr,
+        partition: PartitionId,
+        attempt: u64,
+        index: u32,
+        io: &mut Io<'_>,
+    ) -> Result<(), StoreError> {
+        let now = self.now.mono_ms;
+        let wanted = self.fills_out.iter_mut().find(|fill| {
+            fill.to == *from && fill.partition == partition && fill.attempt == attempt && fill.next == index
+        });
+        if let Some(fill) = wanted {
+            fill.asked_ms = now;
+            fill.due = true;
+        }
+        self.send_ready_fills(io)
+    }
+
+    /// Takes the views that were asked for, of what is applied now.
+    pub(super) fn take_fill_views(&mut self, store: &dyn Store) {
+        let clock = self.clock.peek(self.now.wall_ms);
+        for fill in self.fills_out.iter_mut().filter(|fill| fill.view.is_none()) {
+            let Some(replica) = &self.parts[fill.partition.0 as usize].replica else { continue };
+            let end = FillEnd { vector: replica.applied.clone(), floor: replica.floor, clock };
+            fill.view = Some((store.view(), end, self.batch));
+        }
+    }
+
+    /// Sends the chunks that are due, of views that are durable.
+    pub(super) fn send_ready_fills(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
+        let durable_first = self.on(Rule::FillDurable);
+        let mut done = Vec::new();
+        for (at, fill) in self.fills_out.iter_mut().enumerate() {
+            let Some((view, end, batch)) = &fill.view else { continue };
+            let stale = self.parts[fill.partition.0 as usize].version != fill.version;
+            if stale {
+                done.push(at);
+                continue;
+            }
+            if !fill.due || (durable_first && *batch > self.synced) {
+                continue;
+            }
+            let (items, next) = next_items(view.as_ref(), fill.partition, fill.from.as_ref(), &fill.vector)?;
+            let end = next.is_none().then(|| end.clone());
+            if end.is_some() {
+                done.push(at);
+            }
+            let (partition, version, attempt, index) = (fill.partition, fill.version, fill.attempt, fill.next);
+            fill.due = false;
+            fill.next += 1;
+            fill.from = next;
+            let message = Message::FillChunk(FillChunk { partition, version, attempt, index, items, end });
+            io.effects.push(super::message::Effect::Send { to: fill.to.clone(), message });
+        }
+        for at in done.into_iter().rev() {
+            self.fills_out.remove(at);
+        }
+        Ok(())
+    }
+}
+
+/// A chunk's worth of items that the vector does not cover, and where the next chunk begins.
+#[allow(clippy::type_complexity)] // A pair used once.
+fn next_items(
+    view: &dyn Read,
+    partition: PartitionId,
+    from: Option<&Bytes>,
+    vector: &VersionVector,
+) -> Result<(Vec<(Key, Item)>, Option<Bytes>), StoreError> {
+    let (first, until) = records::range(b'i', partition);
+    let mut from = from.unwrap_or(&first).clone();
+    let mut items = Vec::new();
+    let (mut bytes, mut scanned) = (0, 0);
+    while bytes < CHUNK_BYTES && scanned < CHUNK_SCAN {
+        let pairs = view.scan(&from, &until, SCAN_STEP)?;
+        scanned += pairs.len();
+        let Some((last, _)) = pairs.last().filter(|_| pairs.len() == SCAN_STEP) else {
+            take_uncovered(pairs, vector, &mut items)?;
+            return Ok((items, None));
+        };
+        let mut next = last.to_vec();
+        next.push(0);
+        from = next.into();
+        bytes += take_uncovered(pairs, vector, &mut items)?;
+    }
+    Ok((items, Some(from)))
+}
+
+/// Adds the stored items that the vector does not cover; gives their bytes.
+fn take_uncovered(
+    pairs: Vec<(Bytes, Bytes)>,
+    vector: &VersionVector,
+    items: &mut Vec<(Key, Item)>,
+) -> Result<usize, StoreError> {
+    let mut bytes = 0;
+    for (stored_key, record) in pairs {
+        let item = records::decode_item(&record)?;
+        if !vector.covers(item.dot) {
+            bytes += record.len() + stored_key.len();
+            items.push((records::user_key(&stored_key)?, item));
+        }
+    }
+    Ok(bytes)
+}

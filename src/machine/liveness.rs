@@ -1,0 +1,201 @@
+//! Who is there: pings, connections, the view; and the first look at every message.
+
+use super::message::{Effect, Message, Ping};
+use super::rules::Rule;
+use super::{Io, Machine};
+use crate::error::StoreError;
+use crate::types::{ClusterId, Epoch, Incarnation, NodeAddr};
+
+/// How often every other node is pinged, in milliseconds.
+const PING_MS: u64 = 500;
+
+/// The shortest pause between two asks for, or two gifts of, a map to one node, in milliseconds.
+const MAP_PAUSE_MS: u64 = 100;
+
+/// What this node knows of its connection to another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Link {
+    pub connected: bool,
+    pub incarnation: Option<Incarnation>,
+    /// What the node last said of itself.
+    pub cluster_id: ClusterId,
+    pub epoch: Epoch,
+    pub settings_hash: Option<u64>,
+    pulled_ms: Option<u64>,
+    pushed_ms: Option<u64>,
+}
+
+impl Machine {
+    pub(super) fn tick_liveness(&mut self, io: &mut Io<'_>) {
+        if self.now.mono_ms < self.timers.ping_ms {
+            return;
+        }
+        self.timers.ping_ms = self.now.mono_ms + PING_MS;
+        let ping = self.ping();
+        for node in self.links.keys() {
+            self.send(node, Message::Ping(ping.clone()), io);
+        }
+        let ahead = self.detector.clock_is_ahead(self.now.wall_ms, self.now.mono_ms);
+        if ahead != self.clock_ahead {
+            self.clock_ahead = ahead;
+            self.clock.set_logical_only(ahead);
+            let text = if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is right again" };
+            io.effects.push(Effect::Warn(format!("this node's wall clock {text}")));
+        }
+    }
+
+    fn ping(&self) -> Ping {
+        Ping {
+            cluster_id: self.map.cluster_id,
+            epoch: self.map.epoch,
+            settings_hash: self.settings_hash,
+            wall_ms: self.now.wall_ms,
+            hears: self.links.keys().filter(|node| self.is_live(node)).cloned().collect(),
+        }
+    }
+
+    /// True for this node, and for one that was heard lately.
+    pub(super) fn is_live(&self, node: &NodeAddr) -> bool {
+        *node == self.config.address || self.detector.is_live(self.now.mono_ms, node)
+    }
+
+    pub(super) fn is_connected(&self, node: &NodeAddr) -> bool {
+        self.links.get(node).is_some_and(|link| link.connected)
+    }
+
+    pub(super) fn on_connected(&mut self, peer: &NodeAddr, incarnation: Incarnation, io: &mut Io<'_>) {
+        self.lose_forwards(peer, io);
+        let Some(link) = self.links.get_mut(peer) else { return };
+        link.connected = true;
+        link.incarnation = Some(incarnation);
+        self.detector.connected(self.now.mono_ms, peer);
+        // What was sent before may not have arrived: streams begin where the peer says it is.
+        for part in &mut self.parts {
+            let stays: Vec<_> = part.receivers().filter(|other| other.node == *peer).map(|other| other.stay).collect();
+            for stay in stays {
+                if let Some(progress) = part.streams.get_mut(&stay) {
+                    progress.sent = progress.acked;
+                    progress.flight.clear();
+                    progress.resends = 0;
+                    progress.resend_at_ms = self.now.mono_ms;
+                }
+            }
+        }
+        self.report_all_to(peer, io);
+        self.wake.extend(self.requests.waited_for().into_iter().flatten());
+    }
+
+    pub(super) fn on_disconnected(&mut self, peer: &NodeAddr, refused: bool, io: &mut Io<'_>) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        link.connected = false;
+        if refused {
+            self.detector.refused(peer);
+        }
+        self.lose_forwards(peer, io);
+        // Nobody waits for the copies of one that is known to be down.
+        let here = self.partitions().filter(|p| !self.part(*p).unanswered.is_empty());
+        self.wake.extend(here.collect::<Vec<_>>());
+        self.wake.extend(self.requests.waited_for().into_iter().flatten());
+    }
+
+    pub(super) fn on_message(
+        &mut self,
+        from: &NodeAddr,
+        incarnation: Incarnation,
+        message: Message,
+        io: &mut Io<'_>,
+    ) -> Result<(), StoreError> {
+        if !self.links.contains_key(from) {
+            return Ok(());
+        }
+        self.detector.heard(self.now.mono_ms, from);
+        match message {
+            Message::Ping(ping) => {
+                self.on_ping(from, incarnation, &ping, io);
+                self.send(from, Message::Pong(self.ping()), io);
+            }
+            Message::Pong(ping) => self.on_ping(from, incarnation, &ping, io),
+            Message::Paxos(paxos) => self.on_paxos(from, incarnation, paxos, io),
+            Message::MapPull { have } if have < self.map.epoch => self.push_map(from, io),
+            Message::MapPull { .. } => {}
+            Message::MapPush(map) => self.learn(map, io),
+            Message::ForwardReply { id, response } => self.on_forward_reply(id, response, io),
+            Message::ForwardRefused { id, better } => self.on_refused(id, better),
+            Message::Forward { id, remaining_ms, request } => self.on_forward(from, id, request, remaining_ms, io),
+            data => return self.on_data(from, incarnation, data, io),
+        }
+        Ok(())
+    }
+
+    /// What is said about partitions: only by who is bound to its address (R5), and of the version in force (R3).
+    fn on_data(
+        &mut self,
+        from: &NodeAddr,
+        incarnation: Incarnation,
+        message: Message,
+        io: &mut Io<'_>,
+    ) -> Result<(), StoreError> {
+        if self.on(Rule::OwnName) && self.map.nodes.get(from).copied().flatten() != Some(incarnation) {
+            return Ok(());
+        }
+        match message {
+            Message::Operations { partition, version, operations } if self.is_current(from, partition, version, io) => {
+                self.on_operations(incarnation, partition, operations, io)
+            }
+            Message::Report(reports) => self.on_report(from, incarnation, reports, io),
+            Message::Stability(reports) => {
+                self.on_stability(from, reports, io);
+                Ok(())
+            }
+            Message::FillRequest { partition, version, attempt, vector }
+                if self.is_current(from, partition, version, io) =>
+            {
+                self.on_fill_request(from, partition, attempt, vector);
+                Ok(())
+            }
+            Message::FillChunk(chunk) if self.is_current(from, chunk.partition, chunk.version, io) => {
+                self.on_fill_chunk(from, chunk, io)
+            }
+            Message::FillNext { partition, attempt, index } => self.on_fill_next(from, partition, attempt, index, io),
+            _ => Ok(()),
+        }
+    }
+
+    fn on_ping(&mut self, from: &NodeAddr, incarnation: Incarnation, ping: &Ping, io: &mut Io<'_>) {
+        self.detector.told(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
+        let Some(link) = self.links.get_mut(from) else { return };
+        link.incarnation = Some(incarnation);
+        link.cluster_id = ping.cluster_id;
+        link.epoch = ping.epoch;
+        link.settings_hash = Some(ping.settings_hash);
+        let mine = self.map.cluster_id;
+        if mine != ClusterId(0) && ping.cluster_id != ClusterId(0) && mine != ping.cluster_id {
+            return;
+        }
+        if ping.epoch > self.map.epoch {
+            self.pull_map(from, io);
+        } else if ping.epoch < self.map.epoch {
+            self.push_map(from, io);
+        }
+    }
+
+    /// Asks a node for its newer map.
+    pub(super) fn pull_map(&mut self, from: &NodeAddr, io: &mut Io<'_>) {
+        let (now, have) = (self.now.mono_ms, self.map.epoch);
+        let Some(link) = self.links.get_mut(from) else { return };
+        if link.pulled_ms.is_none_or(|last| now >= last + MAP_PAUSE_MS) {
+            link.pulled_ms = Some(now);
+            self.send(from, Message::MapPull { have }, io);
+        }
+    }
+
+    /// Gives a node this node's map.
+    pub(super) fn push_map(&mut self, to: &NodeAddr, io: &mut Io<'_>) {
+        let now = self.now.mono_ms;
+        let Some(link) = self.links.get_mut(to).filter(|_| self.map.is_born()) else { return };
+        if link.pushed_ms.is_none_or(|last| now >= last + MAP_PAUSE_MS) {
+            link.pushed_ms = Some(now);
+            self.send(to, Message::MapPush(self.map.clone()), io);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The start of a machine: what its store holds, taken up again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use super::birth::Birth;
+use super::liveness::Link;
+use super::pending::Pending;
+use super::records::{self, Identity, ReplicaRecord};
+use super::requests::Requests;
+use super::rules::Rule;
+use super::{Config, Machine, Timers};
+use crate::causal::clock::Clock;
+use crate::causal::partition::Replica;
+use crate::cluster::detector::Detector;
+use crate::cluster::layout;
+use crate::cluster::map::ClusterMap;
+use crate::error::StoreError;
+use crate::store::Store;
+use crate::types::{Incarnation, NodeAddr, Now, PartitionId, Timestamp};
+
+impl Machine {
+    /// Opens a node on what its store holds, which must be synced; a new directory gets a new incarnation.
+    ///
+    /// # Errors
+    /// What the store fails with, and [`StoreError::Damaged`] for records that do not decode or a directory that
+    /// belongs to another address.
+    pub fn open(config: Config, store: &dyn Store, now: Now) -> Result<Self, StoreError> {
+        let zero = Arc::new(layout::map_zero(&config.view, config.shard_count.unwrap_or(1), config.partitions));
+        let (incarnation, new) = identity(&config, store)?;
+        let stored: Option<ClusterMap> = meta(store, "map")?;
+        let ceiling = if config.rules.on(Rule::Ceiling) { meta(store, "ceiling")? } else { None };
+        let acceptor = meta(store, "acceptor")?.unwrap_or_default();
+        let map = stored.map_or_else(|| zero.clone(), Arc::new);
+        let nodes = zero.nodes.keys().chain(map.nodes.keys());
+        let others: BTreeSet<NodeAddr> = nodes.filter(|node| **node != config.address).cloned().collect();
+
+        let mut machine = Self {
+            incarnation,
+            settings_hash: zero.hash() ^ u64::from(config.shard_count.is_none()),
+            zero,
+            map,
+            learned: None,
+            parts: Vec::new(),
+            clock: Clock::new(ceiling.unwrap_or(Timestamp(0))),
+            clock_ahead: false,
+            detector: Detector::new(now.mono_ms, others.iter().cloned()),
+            links: others.into_iter().map(|node| (node, Link::default())).collect(),
+            requests: Requests::new(derive(&config.seed, b"requests") as u64),
+            unanswered: 0,
+            birth: Birth::new(acceptor),
+            fills_out: Vec::new(),
+            wake: BTreeSet::new(),
+            pending: Pending::default(),
+            changed: BTreeSet::new(),
+            batch: 0,
+            synced: 0,
+            raises: VecDeque::new(),
+            ceilings: VecDeque::new(),
+            held: VecDeque::new(),
+            gossip: BTreeMap::new(),
+            timers: Timers::default(),
+            disk_full: false,
+            ids: derive(&config.seed, b"attempts") as u64,
+            now,
+            failed: false,
+            config,
+        };
+        if let Some(identity) = new {
+            machine.pending.put(records::meta_key("identity"), records::encode(&identity));
+        }
+        machine.take_up_replicas(store)?;
+        Ok(machine)
+    }
+
+    /// Replicas as they were left; what a fill left aside is dropped.
+    fn take_up_replicas(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        let count = self.map.rows.len();
+        self.parts.resize_with(count, Default::default);
+        for at in 0..count {
+            let partition = PartitionId(at as u32);
+            if let Some(bytes) = store.get(&records::replica_key(partition))? {
+                let record: ReplicaRecord = records::decode("a replica's record", &bytes)?;
+                let mut replica = Replica::default();
+                replica.held_for = record.held_for;
+                replica.durable = record.applied.clone();
+                replica.applied = record.applied;
+                replica.floor = record.floor;
+                (replica.keys, replica.tombstones) = (record.keys, record.tombstones);
+                self.parts[at].replica = Some(replica);
+            }
+            let (from, until) = records::range(b'f', partition);
+            for (key, _) in store.scan(&from, &until, usize::MAX)? {
+                self.pending.remove(key);
+            }
+        }
+        self.adopt_rows();
+        for at in 0..count {
+            self.take_up_log(PartitionId(at as u32), store)?;
+        }
+        Ok(())
+    }
+
+    /// Where the own log begins, and what this node says of itself.
+    fn take_up_log(&mut self, partition: PartitionId, store: &dyn Store) -> Result<(), StoreError> {
+        let part = &mut self.parts[partition.0 as usize];
+        let (Some(own), Some(replica)) = (part.own().map(|own| own.stay), &part.replica) else { return Ok(()) };
+        let (from, until) = records::range(b'l', partition);
+        let first = store.scan(&from, &until, 1)?;
+        part.truncated = match first.first() {
+            Some((key, _)) => records::log_dot(key)?.seq.saturating_sub(1),
+            None => replica.durable.get(own),
+        };
+        let durable = replica.durable.clone();
+        part.words.take(own, &durable, None);
+        Ok(())
+    }
+}
+
+/// The incarnation of this directory, and the record to write when it is new.
+fn identity(config: &Config, store: &dyn Store) -> Result<(Incarnation, Option<Identity>), StoreError> {
+    match meta::<Identity>(store, "identity")? {
+        Some(found) if found.address == config.address => Ok((found.incarnation, None)),
+        Some(found) => Err(StoreError::Damaged(format!(
+            "this data directory belongs to {}, not to {}; start the node under its own address, or with an empty \
+             directory",
+            found.address, config.address
+        ))),
+        None => {
+            let incarnation = Incarnation(derive(&config.seed, b"incarnation").max(1));
+            let identity = Identity { incarnation, address: config.address.clone() };
+            Ok((incarnation, Some(identity)))
+        }
+    }
+}
+
+fn meta<T: serde::de::DeserializeOwned>(store: &dyn Store, name: &str) -> Result<Option<T>, StoreError> {
+    match store.get(&records::meta_key(name))? {
+        Some(bytes) => records::decode(name, &bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Draws an id from the seed, another for each label; nothing of the seed can be told from it.
+pub(super) fn derive(seed: &[u8; 32], label: &[u8]) -> u128 {
+    let (key, rest) = seed.split_at(16);
+    let mut half = [0; 16];
+    half.copy_from_slice(key);
+    let mut hasher = SipHasher24::new_with_key(&half);
+    hasher.write(rest);
+    hasher.write(label);
+    u128::from(hasher.finish128())
+}

@@ -1,0 +1,205 @@
+//! One partition as this node sees it: its row, what the peers said, the replica if there is one, what is under way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::fill::FillIn;
+use super::requests::Origin;
+use crate::causal::context::Context;
+use crate::causal::op::Op;
+use crate::causal::partition::Replica;
+use crate::causal::stability::{Stable, Words};
+use crate::cluster::map::{ClusterMap, PeerState};
+use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, Seq, StayId};
+
+/// Bytes of own operations that are kept in memory for streams; older ones are read from the log.
+const RECENT_BYTES: usize = 1 << 20;
+
+/// One stay of the row, with the address its incarnation is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PartPeer {
+    pub stay: StayId,
+    pub node: NodeAddr,
+    pub incarnation: Incarnation,
+    pub state: PeerState,
+    pub lost: bool,
+    /// Whether the stay is this node's.
+    pub own: bool,
+}
+
+/// A write of this node that its client has no answer to yet.
+#[derive(Clone, Debug)]
+pub(super) struct Unanswered {
+    pub seq: Seq,
+    pub origin: Origin,
+    pub context: Context,
+    pub existed: bool,
+    pub deadline_ms: u64,
+}
+
+/// How far the stream of this node's operations to one peer is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// The last operation handed to the network.
+    pub sent: Seq,
+    /// The peer holds everything up to here durably.
+    pub acked: Seq,
+    /// Since when there is something durable here that the peer has not acknowledged.
+    pub behind_since_ms: Option<u64>,
+    /// When the stream goes back to `acked`, for want of progress.
+    pub resend_at_ms: u64,
+    /// How often it went back without progress.
+    pub resends: u32,
+    /// Operations in flight: last seq of each message and its bytes.
+    pub flight: VecDeque<(Seq, usize)>,
+}
+
+/// The log entries of the own stay that are still in memory, in order of seq without gaps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recent {
+    ops: VecDeque<Arc<Op>>,
+    bytes: usize,
+}
+
+impl Recent {
+    pub fn push(&mut self, op: Arc<Op>) {
+        self.bytes += op.weight();
+        self.ops.push_back(op);
+        while self.bytes > RECENT_BYTES && self.ops.len() > 1 {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some(op) = self.ops.pop_front() {
+            self.bytes -= op.weight();
+        }
+    }
+
+    /// The operation of this seq, if it is in memory.
+    pub fn get(&self, seq: Seq) -> Option<&Arc<Op>> {
+        let first = self.ops.front()?.item.dot.seq;
+        self.ops.get(usize::try_from(seq.checked_sub(first)?).ok()?)
+    }
+
+    /// Drops everything up to `seq`.
+    pub fn truncate(&mut self, seq: Seq) {
+        while self.ops.front().is_some_and(|op| op.item.dot.seq <= seq) {
+            self.pop();
+        }
+    }
+}
+
+/// One partition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Part {
+    /// The version of the row that this node acts under.
+    pub version: Epoch,
+    /// The stay number that the row gives out next.
+    pub next_stay: StayId,
+    /// The stays of the row.
+    pub peers: Vec<PartPeer>,
+    /// What this node holds.
+    pub replica: Option<Replica>,
+    /// What the peers said under this version.
+    pub words: Words,
+    /// What is known to be stable; known of every partition.
+    pub stable: Stable,
+    /// Own operations in memory.
+    pub recent: Recent,
+    /// Up to here, the own log is truncated.
+    pub truncated: Seq,
+    /// Streams to the other peers.
+    pub streams: BTreeMap<StayId, Progress>,
+    /// Own writes without an answer, in order of seq.
+    pub unanswered: VecDeque<Unanswered>,
+    /// Up to here, own writes were acknowledged or could have been.
+    pub ackable: Seq,
+    /// Own writes beyond `ackable` that were answered at their deadline.
+    pub answered: BTreeSet<Seq>,
+    /// The last changes of the durable vector that no report has told yet.
+    pub untold: BTreeSet<StayId>,
+    /// Since when operations wait and none is ready.
+    pub blocked_since_ms: Option<u64>,
+    /// Peers that have what is lacking here, since when.
+    pub lacking: BTreeMap<StayId, u64>,
+    /// The fill that is being received.
+    pub filling: Option<FillIn>,
+    /// Where the search for tombstones to collect goes on.
+    pub collect_from: Option<bytes::Bytes>,
+}
+
+impl Part {
+    /// Takes over the row of a new map. What was said under the version before counts no more.
+    pub fn adopt(&mut self, map: &ClusterMap, partition: PartitionId, me: Incarnation, own_name: bool, at: &NodeAddr) {
+        let row = map.row(partition);
+        self.version = row.version;
+        self.next_stay = row.next_stay;
+        self.peers = row
+            .peers
+            .iter()
+            .filter_map(|(&stay, peer)| {
+                let node = map.address_of(peer.incarnation)?.clone();
+                let own = peer.incarnation == me || (!own_name && node == *at);
+                let (incarnation, state, lost) = (peer.incarnation, peer.state, peer.lost);
+                Some(PartPeer { stay, node, incarnation, state, lost, own })
+            })
+            .collect();
+        self.words.clear();
+        self.streams = self.receivers().map(|peer| (peer.stay, Progress::default())).collect();
+        self.blocked_since_ms = None;
+        self.lacking.clear();
+        self.filling = None;
+        if let Some(replica) = &mut self.replica {
+            replica.drop_waiting();
+        }
+    }
+
+    /// This node's stay that is not lost, a Serving one first.
+    pub fn own(&self) -> Option<&PartPeer> {
+        let mine = || self.peers.iter().filter(|peer| peer.own && !peer.lost);
+        mine().find(|peer| peer.state == PeerState::Serving).or_else(|| mine().next())
+    }
+
+    /// This node's stay, if it serves.
+    pub fn own_serving(&self) -> Option<StayId> {
+        self.own().filter(|peer| peer.state == PeerState::Serving).map(|peer| peer.stay)
+    }
+
+    /// The peer of this stay.
+    pub fn peer(&self, stay: StayId) -> Option<&PartPeer> {
+        self.peers.iter().find(|peer| peer.stay == stay)
+    }
+
+    /// The peers that serve, this node included.
+    pub fn serving(&self) -> impl Iterator<Item = &PartPeer> {
+        self.peers.iter().filter(|peer| peer.state == PeerState::Serving)
+    }
+
+    /// The Serving and Joining peers, this node included: they make up stability.
+    pub fn members(&self) -> impl Iterator<Item = &PartPeer> {
+        self.peers.iter().filter(|peer| peer.state != PeerState::Leaving)
+    }
+
+    /// The other peers that receive every write.
+    pub fn receivers(&self) -> impl Iterator<Item = &PartPeer> {
+        self.members().filter(|peer| !peer.own)
+    }
+
+    /// True for a stay whose writes everybody has.
+    pub fn is_closed(&self, stay: StayId) -> bool {
+        stay < self.next_stay && self.peer(stay).is_none()
+    }
+
+    /// The version under which a write is known to be at every peer that serves; `None` when it is not known.
+    pub fn settled(&self, stay: StayId, seq: Seq) -> Option<Epoch> {
+        self.stable.covers(stay, seq).or_else(|| self.is_closed(stay).then_some(self.version))
+    }
+
+    /// On how many Serving peers the write of an own stay is durable, this node included.
+    pub fn copies(&self, own: StayId, seq: Seq) -> u32 {
+        let here = self.replica.as_ref().is_some_and(|replica| replica.durable.get(own) >= seq);
+        let there = self.serving().filter(|peer| !peer.own && self.words.durable(peer.stay, own) >= seq).count();
+        u32::from(here) + there as u32
+    }
+}

@@ -1,0 +1,257 @@
+//! Small stores in lockstep: no faults, every message arrives at once. What faults do is the simulator's business.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::message::{Effect, Input, Message, Request, Response};
+use super::rules::Rules;
+use super::{Config, Machine};
+use crate::causal::context::Context;
+use crate::error::Code;
+use crate::store::Store;
+use crate::store::memory::MemoryStore;
+use crate::types::{Key, NodeAddr, Now, ShardId};
+
+struct Host {
+    machine: Machine,
+    store: MemoryStore,
+    up: bool,
+}
+
+struct Lockstep {
+    now: Now,
+    hosts: BTreeMap<NodeAddr, Host>,
+    inbox: VecDeque<(NodeAddr, Input)>,
+    answers: BTreeMap<u64, Response>,
+    asked: u64,
+    /// Links that carry nothing.
+    cut: Vec<(NodeAddr, NodeAddr)>,
+}
+
+fn node(number: usize) -> NodeAddr {
+    format!("node{number}:8085").parse().unwrap()
+}
+
+fn config(number: usize, nodes: usize, shards: u32) -> Config {
+    Config {
+        address: node(number),
+        view: (1..=nodes).map(node).collect(),
+        shard_count: Some(shards),
+        partitions: 8,
+        write_copies: 2,
+        max_waiting: 1_000,
+        max_unapplied_bytes: 1 << 20,
+        seed: [number as u8; 32],
+        rules: Rules::all(),
+    }
+}
+
+impl Lockstep {
+    fn new(nodes: usize, shards: u32) -> Self {
+        let now = Now { mono_ms: 1, wall_ms: 1_700_000_000_000 };
+        let mut all = Self {
+            now,
+            hosts: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            answers: BTreeMap::new(),
+            asked: 0,
+            cut: Vec::new(),
+        };
+        for number in 1..=nodes {
+            all.start(number, nodes, shards, MemoryStore::new());
+        }
+        all.connect_all();
+        all
+    }
+
+    fn start(&mut self, number: usize, nodes: usize, shards: u32, store: MemoryStore) {
+        let machine = Machine::open(config(number, nodes, shards), &store, self.now).unwrap();
+        self.hosts.insert(node(number), Host { machine, store, up: true });
+    }
+
+    fn connect_all(&mut self) {
+        let nodes: Vec<(NodeAddr, _)> =
+            self.hosts.iter().filter(|(_, h)| h.up).map(|(n, h)| (n.clone(), h.machine.incarnation())).collect();
+        for (a, _) in &nodes {
+            for (b, incarnation) in nodes.iter().filter(|(b, _)| b != a) {
+                self.inbox.push_back((a.clone(), Input::Connected { peer: b.clone(), incarnation: *incarnation }));
+            }
+        }
+    }
+
+    /// Gives one input, makes its changes durable at once, and queues what it wants sent.
+    fn step(&mut self, at: &NodeAddr, input: Input) {
+        let mut effects = Vec::new();
+        let Some(host) = self.hosts.get_mut(at).filter(|host| host.up) else { return };
+        host.machine.step(self.now, input, &host.store, &mut effects);
+        while let Some(batch) = host.machine.flush(&host.store, &mut effects) {
+            host.store.sync().unwrap();
+            host.machine.step(self.now, Input::Synced(batch), &host.store, &mut effects);
+        }
+        let incarnation = host.machine.incarnation();
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => {
+                    if self.cut.iter().any(|(a, b)| a == at && *b == to) {
+                        if let Message::Forward { id, .. } = message {
+                            self.inbox.push_back((at.clone(), Input::NotSent { id }));
+                        }
+                        continue;
+                    }
+                    self.inbox.push_back((to, Input::Message { from: at.clone(), incarnation, message }));
+                }
+                Effect::Reply { id, response } => {
+                    self.answers.insert(id, response);
+                }
+                Effect::Fatal(error) => panic!("{at}: {error}"),
+                Effect::MapChanged(_) | Effect::Warn(_) => {}
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        let mut steps = 0;
+        while let Some((at, input)) = self.inbox.pop_front() {
+            self.step(&at, input);
+            steps += 1;
+            assert!(steps < 100_000, "messages never end");
+        }
+    }
+
+    fn run_ms(&mut self, ms: u64) {
+        for _ in 0..ms / 10 {
+            self.now.mono_ms += 10;
+            self.now.wall_ms += 10;
+            for at in self.hosts.keys().cloned().collect::<Vec<_>>() {
+                self.step(&at, Input::Tick);
+            }
+            self.settle();
+        }
+    }
+
+    fn ask(&mut self, number: usize, request: Request) -> Response {
+        self.asked += 1;
+        let id = self.asked;
+        self.step(&node(number), Input::Request { id, request, budget_ms: 2_000 });
+        self.settle();
+        for _ in 0..500 {
+            if let Some(response) = self.answers.remove(&id) {
+                return response;
+            }
+            self.run_ms(10);
+        }
+        panic!("request {id} was never answered");
+    }
+
+    fn put(&mut self, at: usize, key: &str, value: &str, context: &Context) -> Context {
+        let value = Bytes::copy_from_slice(value.as_bytes());
+        let request = Request::Put { key: Key::new(key).unwrap(), value, context: context.clone() };
+        match self.ask(at, request) {
+            Response::Written { context, .. } => context,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn get(&mut self, at: usize, key: &str, context: &Context) -> Response {
+        self.ask(at, Request::Get { key: Key::new(key).unwrap(), context: context.clone() })
+    }
+
+    fn delete(&mut self, at: usize, key: &str, context: &Context) -> Response {
+        self.ask(at, Request::Delete { key: Key::new(key).unwrap(), context: context.clone() })
+    }
+
+    fn machine(&self, number: usize) -> &Machine {
+        &self.hosts[&node(number)].machine
+    }
+}
+
+#[test]
+fn a_store_is_born_once_all_are_there() {
+    let mut all = Lockstep::new(5, 2);
+    all.hosts.get_mut(&node(5)).unwrap().up = false;
+    all.run_ms(3_000);
+    assert_eq!(all.machine(1).readiness(all.now), Err("waiting for node5:8085 to start".into()));
+    assert_eq!(all.get(1, "a", &Context::empty()), Response::Error(Code::ShardUnavailable));
+    all.hosts.get_mut(&node(5)).unwrap().up = true;
+    all.connect_all();
+    all.run_ms(2_000);
+    let map = all.machine(1).map().clone();
+    for number in 1..=5 {
+        assert_eq!(all.machine(number).map(), &map);
+        assert_eq!(all.machine(number).readiness(all.now), Ok(()));
+    }
+    assert!(map.is_born());
+}
+
+#[test]
+fn a_session_carries_its_context_across_shards() {
+    let mut all = Lockstep::new(6, 3);
+    all.run_ms(2_000);
+    let mut context = Context::empty();
+    for n in 0..60 {
+        context = all.put(1 + n % 6, &format!("key{n}"), &format!("{n}"), &context);
+    }
+    for n in 0..60 {
+        let response = all.get(1 + (n + 3) % 6, &format!("key{n}"), &context);
+        let Response::Value { value, .. } = response else { panic!("{response:?}") };
+        assert_eq!(value, format!("{n}"));
+    }
+    all.run_ms(1_000);
+    let Response::Value { context: seen, .. } = all.get(1, "key59", &context) else { panic!() };
+    assert_eq!(seen, context, "to the letter");
+    // Everything is stable by now: a new session depends on nothing.
+    let Response::Value { context: fresh, .. } = all.get(2, "key59", &Context::empty()) else { panic!() };
+    assert_eq!(fresh.len(), 0);
+    let counts: u64 = (1..=3)
+        .map(|shard| match all.ask(4, Request::KeyCount { shard: ShardId(shard) }) {
+            Response::KeyCount(keys) => keys,
+            other => panic!("{other:?}"),
+        })
+        .sum();
+    assert_eq!(counts, 60);
+}
+
+#[test]
+fn deletes_leave_tombstones_that_are_collected() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let context = all.put(1, "a", "1", &Context::empty());
+    let Response::Written { context, existed: true, .. } = all.delete(2, "a", &context) else { panic!() };
+    assert!(matches!(all.get(3, "a", &context), Response::Missing { .. }));
+    assert!(matches!(all.delete(3, "a", &context), Response::Missing { .. }));
+    all.run_ms(20_000);
+    for number in 1..=3 {
+        for part in all.machine(number).partition_status() {
+            assert_eq!((part.tombstones, part.logged, part.unapplied), (0, 0, 0), "node{number} {part:?}");
+        }
+    }
+    assert!(matches!(all.get(3, "a", &context), Response::Missing { .. }));
+}
+
+#[test]
+fn a_restart_goes_on_with_what_was_durable() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    let context = all.put(1, "a", "1", &Context::empty());
+    for number in 1..=4 {
+        let host = all.hosts.remove(&node(number)).unwrap();
+        all.start(number, 4, 2, host.store.crash(0));
+    }
+    all.connect_all();
+    all.run_ms(2_000);
+    assert!(matches!(all.get(4, "a", &context), Response::Value { .. }));
+    let context = all.put(3, "a", "2", &context);
+    assert!(matches!(all.get(2, "a", &context), Response::Value { value, .. } if value == "2"));
+}
+
+#[test]
+fn a_dead_peer_is_waited_for_no_longer() {
+    let mut all = Lockstep::new(2, 1);
+    all.run_ms(2_000);
+    all.hosts.get_mut(&node(2)).unwrap().up = false;
+    let request = Request::Put { key: Key::new("a").unwrap(), value: Bytes::from("1"), context: Context::empty() };
+    let Response::Written { copies, .. } = all.ask(1, request) else { panic!() };
+    assert_eq!(copies, 1);
+    assert!(matches!(all.get(1, "a", &Context::empty()), Response::Value { .. }));
+}

@@ -1,0 +1,109 @@
+//! What the APIs hold of a running node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::causal::codec::ContextCodec;
+use crate::cluster::map::ClusterMap;
+use crate::error::Code;
+use crate::machine::Machine;
+use crate::machine::message::{Input, Request, Response};
+use crate::types::{Incarnation, NodeAddr, Now};
+
+/// A look at the machine between two steps.
+pub(super) type Look = Box<dyn FnOnce(&Machine, Now) + Send>;
+
+/// A client's request on its way to the loop.
+pub(super) struct Asked {
+    pub request: Request,
+    pub budget: Duration,
+    pub answer: oneshot::Sender<Response>,
+}
+
+/// What the loop tells everybody: the map, and the codec that follows from it.
+#[derive(Clone, Debug)]
+pub(super) struct Published {
+    pub map: Arc<ClusterMap>,
+    pub codec: Option<Arc<ContextCodec>>,
+}
+
+impl Published {
+    pub fn of(map: &Arc<ClusterMap>) -> Self {
+        let codec = map.is_born().then(|| ContextCodec::new(map.cluster_id, map.secret, map.partitions()));
+        Self { map: map.clone(), codec: codec.map(Arc::new) }
+    }
+}
+
+/// What the APIs hold of a running node. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) address: NodeAddr,
+    pub(super) incarnation: Incarnation,
+    pub(super) settings_hash: u64,
+    pub(super) network: mpsc::Sender<Input>,
+    pub(super) clients: mpsc::Sender<Asked>,
+    pub(super) looks: mpsc::Sender<Look>,
+    pub(super) published: watch::Receiver<Published>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// This node's address.
+    pub fn address(&self) -> &NodeAddr {
+        &self.address
+    }
+
+    /// This node's incarnation.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The hash of this node's map 0: tells differing start settings.
+    pub fn settings_hash(&self) -> u64 {
+        self.settings_hash
+    }
+
+    /// Asks the node and waits for its answer; a full inbox is answered with `TooManyRequests` at once, a stopping node
+    /// with `ShardUnavailable` (nothing was done) or `OutcomeUnknown` (it may have been).
+    pub async fn request(&self, request: Request, budget: Duration) -> Response {
+        let (answer, answered) = oneshot::channel();
+        match self.clients.try_send(Asked { request, budget, answer }) {
+            Ok(()) => answered.await.unwrap_or(Response::Error(Code::OutcomeUnknown)),
+            Err(mpsc::error::TrySendError::Full(_)) => Response::Error(Code::TooManyRequests),
+            Err(mpsc::error::TrySendError::Closed(_)) => Response::Error(Code::ShardUnavailable),
+        }
+    }
+
+    /// Runs a closure on the machine, between two steps, and gives what it gives; `None` when the node is stopping.
+    pub async fn inspect<T: Send + 'static>(&self, read: impl FnOnce(&Machine, Now) -> T + Send + 'static) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let look: Look = Box::new(move |machine, now| {
+            // Nobody waits any more when the asker has gone: then there is nothing to tell.
+            let _ = answer.send(read(machine, now));
+        });
+        self.looks.send(look).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// The map the node acts under.
+    pub fn map(&self) -> Arc<ClusterMap> {
+        self.published.borrow().map.clone()
+    }
+
+    /// The codec of this store's context strings; `None` before the store's birth.
+    pub fn codec(&self) -> Option<Arc<ContextCodec>> {
+        self.published.borrow().codec.clone()
+    }
+
+    /// Hands an input from the network to the loop, waiting for room; false when the node is stopping.
+    pub async fn deliver(&self, input: Input) -> bool {
+        self.network.send(input).await.is_ok()
+    }
+}

@@ -1,0 +1,302 @@
+//! The loop.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::effects::Hands;
+use super::handle::{Asked, Handle, Look, Published};
+use super::sync;
+use crate::error::StoreError;
+use crate::machine::message::{Effect, Input};
+use crate::machine::{Config, Machine, TICK_MS};
+use crate::store::Store;
+use crate::types::{BatchNo, Now};
+use crate::wire::{Local, Peers};
+
+/// Inputs in the network lane.
+const NETWORK_LANE: usize = 4_096;
+
+/// Requests in the client lane; more are refused.
+const CLIENT_LANE: usize = 8_192;
+
+/// Looks from outside that wait.
+const LOOKS: usize = 64;
+
+/// Steps between two batches at the most, so that none grows without bound.
+const MOST_STEPS: usize = 1_024;
+
+/// How often the disk's free space is looked at.
+const SPACE_PERIOD: Duration = Duration::from_secs(1);
+
+/// A disk with less free space than this, in bytes, takes no more values; deletes may still use it.
+const RESERVE_BYTES: u64 = 64 << 20;
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The machine's settings.
+    pub machine: Config,
+    /// gRPC port = REST port + this.
+    pub grpc_port_offset: u16,
+}
+
+/// A node's disk.
+pub struct Disk {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The free bytes of its file system, where that can be told.
+    pub free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
+}
+
+/// Why a node did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No thread could be started.
+    #[error("no thread could be started: {0}")]
+    Thread(std::io::Error),
+    /// The loop's thread panicked: a bug.
+    #[error("the node's loop has failed; this is a bug")]
+    Panicked,
+}
+
+/// What a node tells itself.
+#[derive(Debug)]
+pub(super) enum Own {
+    Synced(BatchNo),
+    SyncFailed(StoreError),
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    handle: Handle,
+    stop: watch::Sender<bool>,
+    thread: thread::JoinHandle<Result<(), NodeError>>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Node {
+    /// Starts a node on its disk. Must be called within a tokio runtime: connections to peers run there.
+    ///
+    /// # Errors
+    /// What the store fails with, and a failure to start the loop's thread.
+    pub fn start(options: Options, disk: Disk) -> Result<Self, NodeError> {
+        // What a crash left may be read back before it is on the disk; the machine counts it as durable.
+        disk.store.sync()?;
+        let clock = WallAndMono::new();
+        let machine = Machine::open(options.machine.clone(), disk.store.as_ref(), clock.now())?;
+        let (network, network_lane) = mpsc::channel(NETWORK_LANE);
+        let (clients, client_lane) = mpsc::channel(CLIENT_LANE);
+        let (looks, look_lane) = mpsc::channel(LOOKS);
+        let (stop, stopped) = watch::channel(false);
+        let (published, map) = watch::channel(Published::of(machine.map()));
+        let (address, incarnation) = (options.machine.address.clone(), machine.incarnation());
+        let settings_hash = machine.settings_hash();
+        let handle = Handle {
+            address: address.clone(),
+            incarnation,
+            settings_hash,
+            network: network.clone(),
+            clients,
+            looks,
+            published: map,
+        };
+        let cluster_id = machine.map().cluster_id;
+        let local = Local::new(address, incarnation, cluster_id, settings_hash, options.grpc_port_offset);
+        let nodes: Vec<_> = options.machine.view.iter().chain(machine.map().nodes.keys()).cloned().collect();
+        let peers = Peers::start(Arc::new(local), nodes, network, stopped.clone());
+        let hands = Hands { peers, published, waiting: Default::default() };
+        let (ended_now, ended) = watch::channel(false);
+        let inbox = Inbox { network: network_lane, clients: client_lane, looks: look_lane, stopped };
+        let thread = thread::Builder::new()
+            .name("node".into())
+            .spawn(move || {
+                let done = Loop::start(machine, disk, hands, clock).and_then(|it| it.run(inbox));
+                ended_now.send_replace(true);
+                done
+            })
+            .map_err(NodeError::Thread)?;
+        Ok(Self { handle, stop, thread, ended })
+    }
+
+    /// What the APIs are given.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Comes back when the loop has ended by itself: something is wrong, and [`Node::stop`] tells what.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // The sender is gone only when the loop's thread is.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Stops the node: what was taken is made durable, then the threads end. Blocks for that long.
+    ///
+    /// # Errors
+    /// What had ended the node before.
+    pub fn stop(self) -> Result<(), NodeError> {
+        self.stop.send_replace(true);
+        self.thread.join().map_err(|_| NodeError::Panicked)?
+    }
+}
+
+/// The lanes, in order of precedence.
+struct Inbox {
+    network: mpsc::Receiver<Input>,
+    clients: mpsc::Receiver<Asked>,
+    looks: mpsc::Receiver<Look>,
+    stopped: watch::Receiver<bool>,
+}
+
+struct Loop {
+    machine: Machine,
+    disk: Disk,
+    hands: Hands,
+    clock: WallAndMono,
+    effects: Vec<Effect>,
+    batches: std::sync::mpsc::Sender<BatchNo>,
+    syncer: thread::JoinHandle<()>,
+    own: mpsc::UnboundedReceiver<Own>,
+    next_request: u64,
+    disk_full: bool,
+}
+
+impl Loop {
+    fn start(machine: Machine, disk: Disk, hands: Hands, clock: WallAndMono) -> Result<Self, NodeError> {
+        // Unbounded, but the syncer has one message under way at a time.
+        let (done, own) = mpsc::unbounded_channel();
+        let (batches, syncer) = sync::start(disk.store.clone(), done).map_err(NodeError::Thread)?;
+        let effects = Vec::new();
+        Ok(Self { machine, disk, hands, clock, effects, batches, syncer, own, next_request: 0, disk_full: false })
+    }
+
+    fn run(mut self, mut inbox: Inbox) -> Result<(), NodeError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(NodeError::Thread)?;
+        let ended = runtime.block_on(self.turn(&mut inbox));
+        // The last batches become durable before the process may end.
+        drop(self.batches);
+        let synced = self.syncer.join();
+        ended?;
+        synced.map_err(|_| NodeError::Panicked)
+    }
+
+    async fn turn(&mut self, inbox: &mut Inbox) -> Result<(), NodeError> {
+        let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut space = tokio::time::interval(SPACE_PERIOD);
+        space.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = inbox.stopped.wait_for(|stop| *stop) => return Ok(()),
+                Some(own) = self.own.recv() => self.on_own(own)?,
+                _ = tick.tick() => self.step(Input::Tick)?,
+                Some(input) = inbox.network.recv() => self.step(input)?,
+                Some(asked) = inbox.clients.recv() => self.ask(asked)?,
+                Some(look) = inbox.looks.recv() => look(&self.machine, self.clock.now()),
+                _ = space.tick() => self.look_at_space()?,
+            }
+            self.drain(inbox)?;
+            self.flush()?;
+        }
+    }
+
+    /// Takes what else is there, so that one batch, and one sync, serve many.
+    fn drain(&mut self, inbox: &mut Inbox) -> Result<(), NodeError> {
+        for _ in 0..MOST_STEPS {
+            if let Ok(own) = self.own.try_recv() {
+                self.on_own(own)?;
+            } else if let Ok(input) = inbox.network.try_recv() {
+                self.step(input)?;
+            } else if let Ok(asked) = inbox.clients.try_recv() {
+                self.ask(asked)?;
+            } else {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_own(&mut self, own: Own) -> Result<(), NodeError> {
+        match own {
+            Own::Synced(batch) => self.step(Input::Synced(batch)),
+            Own::SyncFailed(error) => Err(error.into()),
+        }
+    }
+
+    fn ask(&mut self, asked: Asked) -> Result<(), NodeError> {
+        self.next_request += 1;
+        let id = self.next_request;
+        if asked.answer.is_closed() {
+            return Ok(());
+        }
+        self.hands.waiting.insert(id, asked.answer);
+        let budget_ms = asked.budget.as_millis().try_into().unwrap_or(u64::MAX);
+        self.step(Input::Request { id, request: asked.request, budget_ms })
+    }
+
+    fn step(&mut self, input: Input) -> Result<(), NodeError> {
+        self.machine.step(self.clock.now(), input, self.disk.store.as_ref(), &mut self.effects);
+        self.carry_out()
+    }
+
+    fn flush(&mut self) -> Result<(), NodeError> {
+        if let Some(batch) = self.machine.flush(self.disk.store.as_ref(), &mut self.effects) {
+            // Without a syncer the node has failed already, and says so with its last message.
+            let _ = self.batches.send(batch);
+        }
+        self.carry_out()
+    }
+
+    fn carry_out(&mut self) -> Result<(), NodeError> {
+        while !self.effects.is_empty() {
+            for effect in std::mem::take(&mut self.effects) {
+                if let Some(id) = self.hands.carry_out(effect)? {
+                    let input = Input::NotSent { id };
+                    self.machine.step(self.clock.now(), input, self.disk.store.as_ref(), &mut self.effects);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_space(&mut self) -> Result<(), NodeError> {
+        let full = (self.disk.free_bytes)().is_some_and(|free| free < RESERVE_BYTES);
+        if full == self.disk_full {
+            return Ok(());
+        }
+        self.disk_full = full;
+        if full {
+            tracing::warn!("the disk is full: writes are refused until DATA_DIR has more free space");
+        } else {
+            tracing::info!("the disk has room again");
+        }
+        self.step(Input::DiskFull(full))
+    }
+}
+
+/// The two clocks, from one origin.
+#[derive(Clone, Copy, Debug)]
+struct WallAndMono {
+    origin: Instant,
+}
+
+impl WallAndMono {
+    fn new() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // The origin is not 0, so that times before the start can be told.
+        Now { mono_ms: 1 + self.origin.elapsed().as_millis() as u64, wall_ms: wall.as_millis() as u64 }
+    }
+}

@@ -1,0 +1,220 @@
+//! Serves a router on a listener: connections bounded in number, heads bounded in time, the end bounded in time.
+//!
+//! axum's own server sets no header-read timeout and waits for ever for silent clients at a graceful shutdown, so
+//! connections are served here, on hyper. What a connection may cost:
+//! - a head must be complete [`HEAD_TIMEOUT`] after the connection began to wait for it, which also ends idle ones;
+//! - at [`Limits::connections`] the next ones wait in the kernel's queue until one ends;
+//! - at the stop, a connection without a request gets [`FLUSH_GRACE`] to take what was written to it, one with a
+//!   request is told that it is the last, and all that is left after [`Limits::drain`] is dropped.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use super::stop::Stop;
+
+/// How long a request's head may take to arrive; an idle connection is ended after it, too.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection without a request may take, at the stop, to be done with its last response.
+const FLUSH_GRACE: Duration = Duration::from_millis(250);
+
+/// The pause after the system refused to accept, as with no file descriptor left; connections end meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the connections together may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many at once.
+    pub connections: usize,
+    /// How long their last requests may take at the stop.
+    pub drain: Duration,
+}
+
+/// Serves until the stop, then drains; returns when no connection is left.
+pub async fn serve(listener: TcpListener, router: Router, mut stop: Stop, limits: Limits) {
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.requested() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = accept(&listener, &permits) => match accepted {
+                Ok((stream, permit)) => {
+                    connections.spawn(connection(stream, permit, router.clone(), stop.clone()));
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "no connection could be accepted; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.drain, drained).await.is_err() {
+        tracing::warn!(connections = connections.len(), "dropping connections that did not end in time");
+    }
+}
+
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+/// True for errors of a connection that was gone before it was accepted.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Router, mut stop: Stop) {
+    // Fails only on a socket that is already dead, which the first read will tell.
+    let _ = stream.set_nodelay(true);
+    let busy = Arc::new(AtomicBool::new(false));
+    let service = {
+        let busy = Arc::clone(&busy);
+        service_fn(move |request: hyper::Request<Incoming>| {
+            let (router, busy) = (router.clone(), Arc::clone(&busy));
+            async move {
+                busy.store(true, Ordering::Relaxed);
+                let response = router.oneshot(request.map(Body::new)).await;
+                busy.store(false, Ordering::Relaxed);
+                response as Result<_, Infallible>
+            }
+        })
+    };
+    let mut serving = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    // Errors from here on are a client that went away or spoke no HTTP; hyper has answered what can be answered.
+    tokio::select! {
+        _ = serving.as_mut() => {}
+        () = stop.requested() => {
+            serving.as_mut().graceful_shutdown();
+            if busy.load(Ordering::Relaxed) {
+                let _ = serving.await;
+            } else {
+                let _ = tokio::time::timeout(FLUSH_GRACE, serving).await;
+            }
+        }
+    }
+    drop(permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Instant;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+
+    use super::super::stop::{StopTrigger, stop_pair};
+    use super::*;
+
+    const LIMITS: Limits = Limits { connections: 4, drain: Duration::from_secs(2) };
+
+    /// `/` answers at once, `/slow` after half a second, `/never` never.
+    async fn started() -> (SocketAddr, StopTrigger, JoinHandle<()>) {
+        let router =
+            Router::new().route("/", get(|| async { "here" })).route("/never", get(std::future::pending::<()>)).route(
+                "/slow",
+                get(|| async {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    "late"
+                }),
+            );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (trigger, stop) = stop_pair();
+        (address, trigger, tokio::spawn(serve(listener, router, stop, LIMITS)))
+    }
+
+    async fn asked(address: SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: node1\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn first_bytes(stream: &mut TcpStream) -> String {
+        let mut bytes = vec![0; 1024];
+        let n = stream.read(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes[..n]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_at_the_stop() {
+        let (address, trigger, served) = started().await;
+        let mut slow = asked(address, "/slow").await;
+        // Answered, so the slow one was accepted before it.
+        assert!(first_bytes(&mut asked(address, "/").await).await.ends_with("here"));
+        trigger.stop();
+        assert!(first_bytes(&mut slow).await.ends_with("late"));
+        served.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    }
+
+    #[tokio::test]
+    async fn idle_silent_and_half_sent_clients_do_not_hold_up_the_stop() {
+        let (address, trigger, served) = started().await;
+        let mut idle = asked(address, "/").await;
+        assert!(first_bytes(&mut idle).await.ends_with("here"));
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\nhos").await.unwrap();
+        assert!(first_bytes(&mut asked(address, "/").await).await.ends_with("here"));
+        let at = Instant::now();
+        trigger.stop();
+        served.await.unwrap();
+        assert!(at.elapsed() < LIMITS.drain, "took {:?}", at.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_never_ends_is_dropped_when_the_time_is_over() {
+        let (address, trigger, served) = started().await;
+        let _never = asked(address, "/never").await;
+        assert!(first_bytes(&mut asked(address, "/").await).await.ends_with("here"));
+        let at = Instant::now();
+        trigger.stop();
+        served.await.unwrap();
+        assert!(at.elapsed() >= LIMITS.drain && at.elapsed() < LIMITS.drain * 2, "took {:?}", at.elapsed());
+    }
+
+    #[tokio::test]
+    async fn above_the_limit_connections_wait_for_one_to_end() {
+        let (address, _trigger, _served) = started().await;
+        let mut idle = Vec::new();
+        for _ in 0..LIMITS.connections {
+            let mut stream = asked(address, "/").await;
+            assert!(first_bytes(&mut stream).await.ends_with("here"));
+            idle.push(stream);
+        }
+        let mut next = asked(address, "/").await;
+        let waits = tokio::time::timeout(Duration::from_millis(200), first_bytes(&mut next)).await;
+        assert!(waits.is_err(), "answered above the limit");
+        idle.pop();
+        assert!(first_bytes(&mut next).await.ends_with("here"));
+    }
+}

@@ -1,0 +1,140 @@
+//! The data directory: who may use it, what format it has, what lies where.
+//!
+//! | name | what |
+//! |---|---|
+//! | `lock` | locked by the process that uses the directory; the kernel lets go when it dies |
+//! | `format` | one line that names this format and its version; the first file to be written |
+//! | `synced` | the number of the newest durable batch, see [`super::synced`] |
+//! | `db/` | fjall's own directory: journals `N.jnl`, `keyspaces/ID/` with manifests and tables |
+//!
+//! A directory is made in the order of the table, each file as a whole, so a start that finds it half made knows how
+//! far it had come: `db` without `synced`, or anything else without `format`, is none of ours or damaged.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::synced::{Mark, SyncedFile};
+use crate::error::StoreError;
+
+const FORMAT: &str = "entail data directory, format ";
+const FORMAT_VERSION: u32 = 1;
+const REMEDY: &str = "restore the data directory from a copy, or move it away and start the node with an empty one";
+
+/// The directory, ours while this value lives.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// fjall's directory.
+    pub db: PathBuf,
+    /// The file `synced`, and what it said.
+    pub synced: SyncedFile,
+    /// What it said.
+    pub mark: Mark,
+    /// Held, not read: the lock goes with it.
+    pub lock: File,
+}
+
+impl Layout {
+    /// Claims the directory for this process, made when it is missing.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another process holds it, [`StoreError::Damaged`] when it is not of this format or
+    /// something is missing.
+    pub fn claim(dir: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(dir).map_err(|e| failed(dir, "cannot be made", &e))?;
+        let lock = lock(&dir.join("lock"))?;
+        let (format, synced, db) = (dir.join("format"), dir.join("synced"), dir.join("db"));
+        if exists(&format)? {
+            check_format(&format)?;
+        } else {
+            refuse_foreign(dir)?;
+            write_whole(&format, format!("{FORMAT}{FORMAT_VERSION}\n").as_bytes())?;
+        }
+        if !exists(&synced)? {
+            if exists(&db)? {
+                return Err(damaged(&synced, "the file is missing, though there are data beside it"));
+            }
+            SyncedFile::create(&synced)?;
+        }
+        let (synced, mark) = SyncedFile::open(&synced)?;
+        Ok(Self { db, synced, mark, lock })
+    }
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let open = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = open.map_err(|e| failed(path, "cannot be opened", &e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(format!(
+            "another process holds {}; stop it, or give this one a directory of its own",
+            path.display()
+        ))),
+        Err(TryLockError::Error(e)) => Err(failed(path, "cannot be locked", &e)),
+    }
+}
+
+fn check_format(path: &Path) -> Result<(), StoreError> {
+    let text = fs::read(path).map_err(|e| failed(path, "cannot be read", &e))?;
+    let text = String::from_utf8_lossy(&text);
+    let version = text.strip_prefix(FORMAT).and_then(|rest| rest.strip_suffix('\n')).map(str::parse::<u32>);
+    match version {
+        Some(Ok(FORMAT_VERSION)) => Ok(()),
+        Some(Ok(version)) if version > FORMAT_VERSION => Err(StoreError::Damaged(format!(
+            "{} says format {version}, and this program knows formats up to {FORMAT_VERSION}; use the program that \
+             wrote it, or a newer one",
+            path.display()
+        ))),
+        _ => Err(damaged(path, "it does not name a format of this program")),
+    }
+}
+
+/// Without the file `format` the directory has to be empty, but for what a start leaves that did not get further, and
+/// what a file system puts into its root.
+fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(dir).map_err(|e| failed(dir, "cannot be read", &e))? {
+        let name = entry.map_err(|e| failed(dir, "cannot be read", &e))?.file_name();
+        if !["lock", "format.new", "lost+found"].iter().any(|ours| name == *ours) {
+            return Err(StoreError::Damaged(format!(
+                "{} has no file 'format', so '{}' in it is not this program's or has lost it; give the node an empty \
+                 directory, or restore that file",
+                dir.display(),
+                name.to_string_lossy()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Writes a new file so that a crash leaves it whole or not there.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        sync_dir(path.parent().unwrap_or(path))
+    };
+    write().map_err(|e| failed(path, "cannot be written", &e))
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+pub(super) fn exists(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(|e| failed(path, "cannot be looked up", &e))
+}
+
+/// The error for a file whose content is not what it has to be.
+pub(super) fn damaged(path: &Path, what: &str) -> StoreError {
+    StoreError::Damaged(format!("{}: {what}; {REMEDY}", path.display()))
+}
+
+/// The error for a file that the system does not let us use.
+pub(super) fn failed(path: &Path, what: &str, error: &io::Error) -> StoreError {
+    let text = format!("{} {what}: {error}", path.display());
+    if error.kind() == io::ErrorKind::StorageFull { StoreError::Full(text) } else { StoreError::Failed(text) }
+}

@@ -1,0 +1,149 @@
+//! Domain ↔ protobuf.
+//!
+//! Towards protobuf everything converts. From protobuf nothing is believed: a missing part, an id of another length,
+//! a list that is not strictly ascending, a partition that this store does not have, a map that contradicts itself is
+//! a [`WireError`] that names the field, and never a panic. So the machine can index by what it is given.
+//!
+//! What stands here takes and gives one [`Message`]; its parts are converted in `message` (variant by variant), `value`
+//! (what one partition knows) and `map` (the cluster map and its consensus).
+
+mod map;
+mod message;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+pub use self::value::{state_to_proto, vector_to_proto};
+use super::proto;
+use crate::machine::message::{Message, Ping};
+use crate::types::{AddrError, ClusterId, Epoch, Incarnation, NodeAddr, PartitionId};
+
+/// What is wrong with something received. Nothing of it was used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A part that must be there is not.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A list that must have elements has none.
+    #[error("{0} is empty")]
+    Empty(&'static str),
+    /// An id is not 16 bytes long.
+    #[error("{field} has {found} bytes, not 16")]
+    Length {
+        /// The field.
+        field: &'static str,
+        /// How many bytes it has.
+        found: usize,
+    },
+    /// A list that stands for a map is not strictly ascending, or counts a zero.
+    #[error("{0} is not strictly ascending, or holds a zero")]
+    Order(&'static str),
+    /// An address does not parse.
+    #[error("{field}: {error}")]
+    Address {
+        /// The field.
+        field: &'static str,
+        /// Why.
+        error: AddrError,
+    },
+    /// A number stands for nothing.
+    #[error("{field} has the unknown value {value}")]
+    Unknown {
+        /// The field.
+        field: &'static str,
+        /// The number.
+        value: i64,
+    },
+    /// A partition that this store does not have; of a store whose map is not known here yet, perhaps.
+    #[error("there is no partition {0} here")]
+    NoSuchPartition(u32),
+    /// A map that contradicts itself.
+    #[error("the map contradicts itself: {0}")]
+    Map(&'static str),
+    /// Not a protobuf message of the kind that was expected.
+    #[error("not the expected protobuf message: {0}")]
+    Undecodable(String),
+}
+
+/// Turns what was received into domain values.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader {
+    /// How many partitions this store has; messages about others are refused.
+    pub partitions: u32,
+}
+
+impl Reader {
+    /// The message.
+    ///
+    /// # Errors
+    /// [`WireError`], with the first thing that is wrong.
+    pub fn message(&self, received: proto::Message) -> Result<Message, WireError> {
+        message::from_proto(*self, received.kind.ok_or(WireError::Missing("message.kind"))?)
+    }
+
+    /// A partition that exists.
+    fn partition(&self, number: u32) -> Result<PartitionId, WireError> {
+        if number < self.partitions { Ok(PartitionId(number)) } else { Err(WireError::NoSuchPartition(number)) }
+    }
+}
+
+/// The message as protobuf; `None` for a ping or its answer, which travel by `Cluster.Ping` (see [`sign_to_proto`]).
+pub fn message_to_proto(message: &Message) -> Option<proto::Message> {
+    message::to_proto(message).map(|kind| proto::Message { kind: Some(kind) })
+}
+
+/// What a ping says, without what stands in the Hello beside it.
+pub fn sign_to_proto(ping: &Ping) -> proto::SignOfLife {
+    proto::SignOfLife {
+        epoch: ping.epoch.0,
+        wall_ms: ping.wall_ms,
+        hears: ping.hears.iter().map(|node| node.as_str().to_owned()).collect(),
+    }
+}
+
+/// A ping, of what it says and of the Hello beside it.
+///
+/// # Errors
+/// [`WireError`] when an id or an address does not parse.
+pub fn ping_from_proto(hello: &proto::Hello, sign: proto::SignOfLife) -> Result<Ping, WireError> {
+    Ok(Ping {
+        cluster_id: cluster_id("hello.cluster_id", &hello.cluster_id)?,
+        epoch: Epoch(sign.epoch),
+        settings_hash: hello.settings_hash,
+        wall_ms: sign.wall_ms,
+        hears: sign.hears.iter().map(|node| address("sign.hears", node)).collect::<Result<_, _>>()?,
+    })
+}
+
+/// A store's id as it travels.
+pub fn cluster_id_to_proto(id: ClusterId) -> Bytes {
+    id_to_proto(id.0)
+}
+
+/// An id of 128 bits as it travels.
+pub(super) fn id_to_proto(id: u128) -> Bytes {
+    Bytes::copy_from_slice(&id.to_be_bytes())
+}
+
+/// An incarnation.
+pub(super) fn incarnation(field: &'static str, bytes: &[u8]) -> Result<Incarnation, WireError> {
+    id(field, bytes).map(Incarnation)
+}
+
+/// A store's id.
+pub(super) fn cluster_id(field: &'static str, bytes: &[u8]) -> Result<ClusterId, WireError> {
+    id(field, bytes).map(ClusterId)
+}
+
+/// An address.
+pub(super) fn address(field: &'static str, text: &str) -> Result<NodeAddr, WireError> {
+    text.parse().map_err(|error| WireError::Address { field, error })
+}
+
+fn id(field: &'static str, bytes: &[u8]) -> Result<u128, WireError> {
+    let sixteen = <[u8; 16]>::try_from(bytes).map_err(|_| WireError::Length { field, found: bytes.len() })?;
+    Ok(u128::from_be_bytes(sixteen))
+}

@@ -1,0 +1,414 @@
+//! Round trips of every message; and malformed ones, which are errors that name the field, never panics.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::*;
+use crate::causal::context::Context;
+use crate::causal::item::Item;
+use crate::causal::op::Op;
+use crate::causal::vector::VersionVector;
+use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay};
+use crate::cluster::paxos::{Ballot, PaxosMessage};
+use crate::error::Code;
+use crate::machine::message::{ClockPromise, FillChunk, FillEnd, PartitionReport, Request, Response, StabilityReport};
+use crate::types::{ContextSecret, Dot, Key, ShardId, StayId, Timestamp};
+use crate::wire::outbox::Outbox;
+use crate::wire::weight::weight;
+
+const PARTITIONS: u32 = 16;
+const READER: Reader = Reader { partitions: PARTITIONS };
+
+fn partition() -> impl Strategy<Value = PartitionId> {
+    (0..PARTITIONS).prop_map(PartitionId)
+}
+
+fn epoch() -> impl Strategy<Value = Epoch> {
+    any::<u64>().prop_map(Epoch)
+}
+
+fn incarnation() -> impl Strategy<Value = Incarnation> {
+    any::<u128>().prop_map(Incarnation)
+}
+
+fn address() -> impl Strategy<Value = NodeAddr> {
+    ("[a-z][a-z0-9]{0,8}", 1..u16::MAX).prop_map(|(host, port)| format!("{host}:{port}").parse().unwrap())
+}
+
+fn key() -> impl Strategy<Value = Key> {
+    "\\PC{1,12}".prop_map(|text| Key::new(&text).unwrap())
+}
+
+fn value() -> impl Strategy<Value = Bytes> {
+    // Some above the size from which values are shared with their frame.
+    prop_oneof![
+        9 => vec(any::<u8>(), 0..40).prop_map(Bytes::from),
+        1 => (16_000..20_000_usize).prop_map(|length| Bytes::from(vec![b'7'; length])),
+    ]
+}
+
+fn vector() -> impl Strategy<Value = VersionVector> {
+    vec((any::<u32>().prop_map(StayId), 1..=u64::MAX), 0..4).prop_map(VersionVector::from_iter)
+}
+
+fn context() -> impl Strategy<Value = Context> {
+    (epoch(), vec((partition(), any::<u32>(), 1..=u64::MAX), 0..4)).prop_map(|(epoch, entries)| {
+        let mut context = Context::empty();
+        context.raise_epoch(epoch);
+        for (partition, stay, seq) in entries {
+            context.raise(partition, StayId(stay), seq);
+        }
+        context
+    })
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    (option::of(value()), any::<u32>(), 1..=u64::MAX, any::<u64>(), context()).prop_map(
+        |(value, stay, seq, timestamp, carried)| Item {
+            value,
+            dot: Dot { stay: StayId(stay), seq },
+            timestamp: Timestamp(timestamp),
+            carried,
+        },
+    )
+}
+
+fn op() -> impl Strategy<Value = Arc<Op>> {
+    (key(), item(), vector()).prop_map(|(key, item, deps)| Arc::new(Op { key, item, deps }))
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        (key(), context()).prop_map(|(key, context)| Request::Get { key, context }),
+        (key(), value(), context()).prop_map(|(key, value, context)| Request::Put { key, value, context }),
+        (key(), context()).prop_map(|(key, context)| Request::Delete { key, context }),
+        any::<u32>().prop_map(|shard| Request::KeyCount { shard: ShardId(shard) }),
+    ]
+}
+
+fn code() -> impl Strategy<Value = Code> {
+    prop::sample::select(vec![
+        Code::ContextMalformed,
+        Code::DependenciesUnsatisfied,
+        Code::ShardUnavailable,
+        Code::TooManyRequests,
+        Code::DiskFull,
+        Code::OutcomeUnknown,
+        Code::NoSuchShard,
+        Code::Internal,
+    ])
+}
+
+fn response() -> impl Strategy<Value = Response> {
+    prop_oneof![
+        (any::<bool>(), context(), any::<u32>(), any::<u32>()).prop_map(|(existed, context, shard, copies)| {
+            Response::Written { existed, context, shard: ShardId(shard), copies }
+        }),
+        (value(), context()).prop_map(|(value, context)| Response::Value { value, context }),
+        context().prop_map(|context| Response::Missing { context }),
+        any::<u64>().prop_map(Response::KeyCount),
+        code().prop_map(Response::Error),
+    ]
+}
+
+fn stay() -> impl Strategy<Value = Stay> {
+    let state = prop::sample::select(vec![PeerState::Joining, PeerState::Serving, PeerState::Leaving]);
+    (incarnation(), state, any::<bool>()).prop_map(|(incarnation, state, lost)| Stay {
+        incarnation,
+        state,
+        lost: lost && state == PeerState::Leaving,
+    })
+}
+
+fn row(epoch: u64) -> impl Strategy<Value = Row> {
+    (0..=epoch, btree_map((0..1000u32).prop_map(StayId), stay(), 0..4)).prop_map(|(version, peers)| Row {
+        version: Epoch(version),
+        next_stay: StayId(1000),
+        peers,
+    })
+}
+
+fn map() -> impl Strategy<Value = Arc<ClusterMap>> {
+    let nodes = btree_map(address(), option::of(incarnation()), 2..6);
+    (any::<(u128, u64, u64, [u8; 16])>(), nodes, vec(incarnation(), 0..5)).prop_flat_map(
+        |((id, epoch, parent_hash, secret), nodes, voters)| {
+            (vec(row(epoch), PARTITIONS as usize), vec(1..=2u32, PARTITIONS as usize)).prop_map(
+                move |(rows, shards)| {
+                    let addresses: Vec<_> = nodes.keys().cloned().collect();
+                    let (first, second) = addresses.split_at(1);
+                    Arc::new(ClusterMap {
+                        cluster_id: ClusterId(id),
+                        epoch: Epoch(epoch),
+                        parent_hash,
+                        secret: ContextSecret(secret),
+                        nodes: nodes.clone(),
+                        layout: Layout {
+                            shards: vec![first.to_vec(), second.to_vec()],
+                            partitions: shards.into_iter().map(ShardId).collect(),
+                        },
+                        rows,
+                        voters: voters.clone(),
+                    })
+                },
+            )
+        },
+    )
+}
+
+fn ballot() -> impl Strategy<Value = Ballot> {
+    any::<(u64, u128)>().prop_map(|(round, proposer)| Ballot { round, proposer })
+}
+
+fn paxos() -> impl Strategy<Value = PaxosMessage> {
+    prop_oneof![
+        (epoch(), ballot()).prop_map(|(epoch, ballot)| PaxosMessage::Prepare { epoch, ballot }),
+        (epoch(), ballot(), incarnation(), option::of((ballot(), map()))).prop_map(
+            |(epoch, ballot, acceptor, accepted)| PaxosMessage::Promise { epoch, ballot, acceptor, accepted }
+        ),
+        (epoch(), ballot(), map()).prop_map(|(epoch, ballot, map)| PaxosMessage::Accept { epoch, ballot, map }),
+        (epoch(), ballot(), incarnation()).prop_map(|(epoch, ballot, acceptor)| PaxosMessage::Accepted {
+            epoch,
+            ballot,
+            acceptor
+        }),
+        (epoch(), ballot(), ballot()).prop_map(|(epoch, ballot, promised)| PaxosMessage::Rejected {
+            epoch,
+            ballot,
+            promised
+        }),
+    ]
+}
+
+fn report() -> impl Strategy<Value = PartitionReport> {
+    (partition(), epoch(), any::<u32>(), vector(), option::of(any::<(u64, u64)>())).prop_map(
+        |(partition, version, stay, durable, promise)| PartitionReport {
+            partition,
+            version,
+            stay: StayId(stay),
+            durable,
+            promise: promise.map(|(seq, clock)| ClockPromise { seq, clock: Timestamp(clock) }),
+        },
+    )
+}
+
+fn stability() -> impl Strategy<Value = StabilityReport> {
+    (partition(), epoch(), vector()).prop_map(|(partition, version, stable)| StabilityReport {
+        partition,
+        version,
+        stable,
+    })
+}
+
+fn chunk() -> impl Strategy<Value = FillChunk> {
+    let end = (vector(), epoch(), any::<u64>()).prop_map(|(vector, floor, clock)| FillEnd {
+        vector,
+        floor,
+        clock: Timestamp(clock),
+    });
+    (partition(), epoch(), any::<(u64, u32)>(), btree_map(key(), item(), 0..4), option::of(end)).prop_map(
+        |(partition, version, (attempt, index), items, end)| FillChunk {
+            partition,
+            version,
+            attempt,
+            index,
+            items: items.into_iter().collect(),
+            end,
+        },
+    )
+}
+
+/// Every message but pings.
+fn message() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        (partition(), epoch(), vec(op(), 1..4))
+            .prop_map(|(partition, version, operations)| { Message::Operations { partition, version, operations } }),
+        vec(report(), 0..4).prop_map(Message::Report),
+        vec(stability(), 0..4).prop_map(Message::Stability),
+        (partition(), epoch(), any::<u64>(), vector()).prop_map(|(partition, version, attempt, vector)| {
+            Message::FillRequest { partition, version, attempt, vector }
+        }),
+        chunk().prop_map(Message::FillChunk),
+        (partition(), any::<(u64, u32)>()).prop_map(|(partition, (attempt, index))| Message::FillNext {
+            partition,
+            attempt,
+            index
+        }),
+        (any::<(u64, u64)>(), request()).prop_map(|((id, remaining_ms), request)| Message::Forward {
+            id,
+            remaining_ms,
+            request
+        }),
+        (any::<u64>(), response()).prop_map(|(id, response)| Message::ForwardReply { id, response }),
+        (any::<u64>(), option::of(address())).prop_map(|(id, better)| Message::ForwardRefused { id, better }),
+        paxos().prop_map(Message::Paxos),
+        epoch().prop_map(|have| Message::MapPull { have }),
+        map().prop_map(Message::MapPush),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_sent_is_what_is_received(message in message()) {
+        let encoded = Bytes::from(message_to_proto(&message).unwrap().encode_to_vec());
+        prop_assert!(encoded.len() <= weight(&message), "{} bytes weigh {}", encoded.len(), weight(&message));
+        let received = READER.message(proto::Message::decode(encoded).unwrap());
+        prop_assert_eq!(received, Ok(message));
+    }
+
+    #[test]
+    fn pings_too(id: u128, epoch: u64, settings_hash: u64, wall_ms: u64, hears in btree_set(address(), 0..4)) {
+        let ping = Ping {
+            cluster_id: ClusterId(id),
+            epoch: Epoch(epoch),
+            settings_hash,
+            wall_ms,
+            hears: hears.into_iter().collect(),
+        };
+        let hello = proto::Hello { cluster_id: id_to_proto(id), settings_hash, ..Default::default() };
+        prop_assert_eq!(ping_from_proto(&hello, sign_to_proto(&ping)), Ok(ping));
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_or_read_but_never_panic(
+        message in message(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        cut in any::<prop::sample::Index>(),
+        partitions in 0..PARTITIONS,
+    ) {
+        let mut bytes = message_to_proto(&message).unwrap().encode_to_vec();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.truncate(cut.index(bytes.len()) + 1);
+        read_anything(partitions, &bytes)?;
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..200), partitions in 0..PARTITIONS) {
+        read_anything(partitions, &bytes)?;
+    }
+}
+
+/// Reads the bytes as a message; what is accepted must be as good as any message.
+fn read_anything(partitions: u32, bytes: &[u8]) -> Result<(), TestCaseError> {
+    let Ok(decoded) = proto::Message::decode(bytes) else { return Ok(()) };
+    let reader = Reader { partitions };
+    if let Ok(message) = reader.message(decoded) {
+        let again = reader.message(message_to_proto(&message).unwrap());
+        prop_assert_eq!(again, Ok(message));
+    }
+    Ok(())
+}
+
+#[test]
+fn pings_do_not_go_through_the_stream() {
+    let ping = Ping { cluster_id: ClusterId(1), epoch: Epoch(1), settings_hash: 1, wall_ms: 1, hears: Vec::new() };
+    assert_eq!(message_to_proto(&Message::Ping(ping.clone())), None);
+    assert_eq!(message_to_proto(&Message::Pong(ping)), None);
+}
+
+#[test]
+fn malformed_messages_name_the_field() {
+    use proto::message::Kind;
+    let read = |kind: Kind| READER.message(proto::Message { kind: Some(kind) }).unwrap_err();
+    let vector = |entries: &[(u32, u64)]| {
+        Some(proto::VersionVector {
+            entries: entries.iter().map(|&(stay, seq)| proto::StaySeq { stay, seq }).collect(),
+        })
+    };
+    let fill = |partition, vector| Kind::FillRequest(proto::FillRequest { partition, vector, ..Default::default() });
+
+    assert_eq!(READER.message(proto::Message { kind: None }), Err(WireError::Missing("message.kind")));
+    assert_eq!(read(fill(PARTITIONS, None)), WireError::NoSuchPartition(PARTITIONS));
+    for disorder in [&[(2, 1), (1, 1)][..], &[(1, 1), (1, 2)], &[(1, 0)]] {
+        assert_eq!(read(fill(0, vector(disorder))), WireError::Order("fill_request.vector"));
+    }
+    assert_eq!(read(Kind::Operations(Default::default())), WireError::Empty("operations"));
+    assert_eq!(read(Kind::Forward(Default::default())), WireError::Missing("request"));
+    let nowhere = proto::ForwardRefused { id: 1, better: Some("nowhere".into()) };
+    assert!(matches!(read(Kind::ForwardRefused(nowhere)), WireError::Address { .. }));
+    let no_code = proto::ClientResponse { kind: Some(proto::client_response::Kind::Error(99)) };
+    let reply = proto::ForwardReply { id: 1, response: Some(no_code) };
+    assert_eq!(read(Kind::ForwardReply(reply)), WireError::Unknown { field: "response.error", value: 99 });
+    let short = proto::ClusterMap { secret: Bytes::from_static(b"short"), ..Default::default() };
+    assert_eq!(read(Kind::MapPush(short)), WireError::Length { field: "map.secret", found: 5 });
+    let op = proto::Op { key: String::new(), ..Default::default() };
+    let operations = proto::Operations { operations: vec![op], ..Default::default() };
+    assert_eq!(read(Kind::Operations(operations)), WireError::Empty("op.key"));
+}
+
+#[test]
+fn a_map_that_contradicts_itself_is_refused() {
+    let node: NodeAddr = "node1:80".parse().unwrap();
+    let good = ClusterMap {
+        cluster_id: ClusterId(1),
+        epoch: Epoch(3),
+        parent_hash: 1,
+        secret: ContextSecret([1; 16]),
+        nodes: [(node.clone(), None)].into(),
+        layout: Layout { shards: vec![vec![node]], partitions: vec![ShardId(1)] },
+        rows: vec![Row { version: Epoch(3), next_stay: StayId(1), peers: Default::default() }],
+        voters: Vec::new(),
+    };
+    let read = |map: &ClusterMap| {
+        READER.message(message_to_proto(&Message::MapPush(Arc::new(map.clone()))).unwrap()).map(|_| ())
+    };
+    assert_eq!(read(&good), Ok(()));
+    let stay = Stay { incarnation: Incarnation(1), state: PeerState::Serving, lost: false };
+    let contradictions: [&dyn Fn(&mut ClusterMap); 7] = [
+        &|map| map.layout.partitions.clear(),
+        &|map| map.layout.partitions[0] = ShardId(2),
+        &|map| map.layout.partitions[0] = ShardId(0),
+        &|map| map.nodes.clear(),
+        &|map| map.rows[0].version = Epoch(4),
+        &|map| map.rows[0].peers = [(StayId(1), stay)].into(),
+        &|map| map.rows[0].peers = [(StayId(0), Stay { lost: true, ..stay })].into(),
+    ];
+    for (number, contradict) in contradictions.iter().enumerate() {
+        let mut map = good.clone();
+        contradict(&mut map);
+        assert!(matches!(read(&map), Err(WireError::Map(_))), "contradiction {number}");
+    }
+}
+
+#[test]
+fn small_values_do_not_keep_their_frame() {
+    let item = |bytes: usize| Item {
+        value: Some(Bytes::from(vec![b'1'; bytes])),
+        dot: Dot { stay: StayId(1), seq: 1 },
+        timestamp: Timestamp(1),
+        carried: Context::empty(),
+    };
+    let kept_in_frame = |bytes: usize| {
+        let op = Arc::new(Op { key: Key::new("k").unwrap(), item: item(bytes), deps: VersionVector::default() });
+        let sent = Message::Operations { partition: PartitionId(0), version: Epoch(1), operations: vec![op] };
+        let frame = Bytes::from(message_to_proto(&sent).unwrap().encode_to_vec());
+        let range = frame.as_ptr_range();
+        let Ok(Message::Operations { operations, .. }) = READER.message(proto::Message::decode(frame.clone()).unwrap())
+        else {
+            panic!("operations stay operations")
+        };
+        range.contains(&operations[0].item.value.as_ref().unwrap().as_ptr())
+    };
+    assert!(!kept_in_frame(100));
+    assert!(kept_in_frame(1 << 20));
+}
+
+#[test]
+fn the_largest_value_fits_a_frame() {
+    let outbox = Outbox::default();
+    outbox.open();
+    let value = Bytes::from(vec![b'1'; 1 << 20]);
+    let request = Request::Put { key: Key::new("k").unwrap(), value, context: Context::empty() };
+    outbox.push(Message::Forward { id: 1, remaining_ms: 1, request }).unwrap();
+    let batch = outbox.take().unwrap();
+    let messages = batch.messages.iter().filter_map(message_to_proto).collect();
+    let frame = proto::Frame { number: u64::MAX, hello: None, cluster_id: id_to_proto(1), messages };
+    assert!(frame.encoded_len() <= crate::wire::MAX_FRAME_BYTES);
+}

@@ -1,0 +1,250 @@
+//! Who speaks to whom: the Hello that opens a stream and goes with every ping, and the reasons to refuse one.
+
+use std::sync::{Mutex, PoisonError};
+
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use super::convert::{WireError, address, cluster_id, id_to_proto, incarnation};
+use super::proto;
+use crate::types::{ClusterId, Incarnation, NodeAddr};
+
+/// The version of the protocol between nodes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The metadata entry that names the reason of a refusal for programs; the status message is for people.
+const REFUSAL_ENTRY: &str = "entail-refusal";
+
+/// What this node says of itself to the others.
+#[derive(Debug)]
+pub struct Local {
+    /// This node's address.
+    pub address: NodeAddr,
+    /// This node's incarnation.
+    pub incarnation: Incarnation,
+    /// The hash of this node's map 0.
+    pub settings_hash: u64,
+    /// A node's gRPC port is its REST port and this.
+    pub grpc_port_offset: u16,
+    cluster_id: Mutex<ClusterId>,
+}
+
+/// The other end of a connection, by its Hello.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its address.
+    pub address: NodeAddr,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// The hash of its map 0.
+    pub settings_hash: u64,
+}
+
+/// Why a node does not speak with another. Nothing of what it sent was used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The two belong to different stores.
+    #[error("this node belongs to the store {ours}, not to {theirs}")]
+    OtherCluster {
+        /// The refuser's store.
+        ours: ClusterId,
+        /// The other's store.
+        theirs: ClusterId,
+    },
+    /// The Hello is meant for another address: a port or a name leads to the wrong process.
+    #[error("this node is {ours}, not {wanted}; check addresses and port mappings")]
+    OtherAddress {
+        /// The refuser's address.
+        ours: NodeAddr,
+        /// Who was wanted.
+        wanted: NodeAddr,
+    },
+    /// The other claims the refuser's own address.
+    #[error("this node is {0} itself; two processes use one address")]
+    SameAddress(NodeAddr),
+    /// The other speaks another version of the protocol.
+    #[error("this node speaks format version {ours}, not {theirs}; run one version of entail on all nodes")]
+    OtherFormat {
+        /// The refuser's version.
+        ours: u32,
+        /// The other's version.
+        theirs: u32,
+    },
+    /// The Hello does not parse.
+    #[error("malformed hello: {0}")]
+    Malformed(#[from] WireError),
+}
+
+impl Refusal {
+    /// The reason for programs.
+    const fn reason(&self) -> &'static str {
+        match self {
+            Refusal::OtherCluster { .. } => "other-cluster",
+            Refusal::OtherAddress { .. } => "other-address",
+            Refusal::SameAddress(_) => "same-address",
+            Refusal::OtherFormat { .. } => "other-format",
+            Refusal::Malformed(_) => "malformed",
+        }
+    }
+
+    /// The reason that a status names, when it is a refusal of this kind: for tests and logs.
+    pub fn reason_of(status: &Status) -> Option<&str> {
+        status.metadata().get(REFUSAL_ENTRY)?.to_str().ok()
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::Malformed(_) => Code::InvalidArgument,
+            Refusal::OtherCluster { .. }
+            | Refusal::OtherAddress { .. }
+            | Refusal::SameAddress(_)
+            | Refusal::OtherFormat { .. } => Code::FailedPrecondition,
+        };
+        let mut status = Status::new(code, refusal.to_string());
+        status.metadata_mut().insert(REFUSAL_ENTRY, MetadataValue::from_static(refusal.reason()));
+        status
+    }
+}
+
+impl Local {
+    /// What a node says of itself; the store's id is zero before the birth.
+    pub fn new(
+        address: NodeAddr,
+        incarnation: Incarnation,
+        cluster_id: ClusterId,
+        settings_hash: u64,
+        grpc_port_offset: u16,
+    ) -> Self {
+        Self { address, incarnation, settings_hash, grpc_port_offset, cluster_id: Mutex::new(cluster_id) }
+    }
+
+    /// The store that this node belongs to; zero before its birth.
+    pub fn cluster_id(&self) -> ClusterId {
+        *self.cluster_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be told whenever the node acts under a new map.
+    pub fn set_cluster_id(&self, id: ClusterId) {
+        *self.cluster_id.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    }
+
+    /// What to say to that node first.
+    pub fn hello(&self, to: &NodeAddr) -> proto::Hello {
+        proto::Hello {
+            to: to.as_str().to_owned(),
+            address: self.address.as_str().to_owned(),
+            incarnation: id_to_proto(self.incarnation.0),
+            cluster_id: id_to_proto(self.cluster_id().0),
+            format_version: FORMAT_VERSION,
+            settings_hash: self.settings_hash,
+        }
+    }
+
+    /// Who speaks, if it is right that they speak with this node.
+    ///
+    /// # Errors
+    /// The reason to refuse.
+    pub fn accept(&self, hello: &proto::Hello) -> Result<Remote, Refusal> {
+        // First of all, as another version may mean something else by the rest.
+        if hello.format_version != FORMAT_VERSION {
+            return Err(Refusal::OtherFormat { ours: FORMAT_VERSION, theirs: hello.format_version });
+        }
+        let wanted = address("hello.to", &hello.to)?;
+        if wanted != self.address {
+            return Err(Refusal::OtherAddress { ours: self.address.clone(), wanted });
+        }
+        let sender = address("hello.address", &hello.address)?;
+        if sender == self.address {
+            return Err(Refusal::SameAddress(sender));
+        }
+        self.accept_cluster(&hello.cluster_id)?;
+        let incarnation = incarnation("hello.incarnation", &hello.incarnation)?;
+        Ok(Remote { address: sender, incarnation, settings_hash: hello.settings_hash })
+    }
+
+    /// As [`Local::accept`], for the answer of the node that was dialled.
+    ///
+    /// # Errors
+    /// The reason to refuse; [`Refusal::OtherAddress`] when another node than `dialled` answers.
+    pub fn accept_answer(&self, dialled: &NodeAddr, hello: &proto::Hello) -> Result<Remote, Refusal> {
+        let remote = self.accept(hello)?;
+        if remote.address == *dialled {
+            Ok(remote)
+        } else {
+            Err(Refusal::OtherAddress { ours: remote.address, wanted: dialled.clone() })
+        }
+    }
+
+    /// True for the id of this store, and for none on either side.
+    ///
+    /// # Errors
+    /// [`Refusal::OtherCluster`], or [`Refusal::Malformed`].
+    pub fn accept_cluster(&self, theirs: &[u8]) -> Result<(), Refusal> {
+        let (ours, theirs) = (self.cluster_id(), cluster_id("cluster_id", theirs)?);
+        if ours == theirs || ours.0 == 0 || theirs.0 == 0 {
+            Ok(())
+        } else {
+            Err(Refusal::OtherCluster { ours, theirs })
+        }
+    }
+
+    /// Where that node's gRPC side listens; `None` when the port would pass 65535.
+    pub fn grpc_uri(&self, node: &NodeAddr) -> Option<String> {
+        let port = node.port().checked_add(self.grpc_port_offset)?;
+        Some(format!("http://{}:{port}", node.host()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(address: &str, cluster: u128) -> Local {
+        Local::new(address.parse().unwrap(), Incarnation(7), ClusterId(cluster), 1, 1000)
+    }
+
+    #[test]
+    fn a_hello_is_accepted_or_refused_by_name() {
+        let (node1, node2) = (local("node1:80", 5), local("node2:80", 5));
+        let hello = node2.hello(&node1.address);
+        assert_eq!(node1.accept(&hello).unwrap().address, node2.address);
+
+        let other = local("node2:80", 6).hello(&node1.address);
+        let refused = Status::from(node1.accept(&other).unwrap_err());
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert_eq!(Refusal::reason_of(&refused), Some("other-cluster"));
+        for id in [ClusterId(5), ClusterId(6)] {
+            assert!(refused.message().contains(&id.to_string()), "{refused}");
+        }
+
+        let unborn = local("node2:80", 0).hello(&node1.address);
+        assert!(node1.accept(&unborn).is_ok());
+        assert!(local("node1:80", 0).accept(&hello).is_ok());
+
+        let astray = node2.hello(&"node3:80".parse().unwrap());
+        assert!(matches!(node1.accept(&astray), Err(Refusal::OtherAddress { .. })));
+        assert!(matches!(node1.accept(&node1.hello(&node1.address)), Err(Refusal::SameAddress(_))));
+        let future = proto::Hello { format_version: 2, to: "?".into(), ..hello.clone() };
+        assert!(matches!(node1.accept(&future), Err(Refusal::OtherFormat { theirs: 2, .. })));
+        let cut = proto::Hello { incarnation: bytes::Bytes::from_static(b"short"), ..hello };
+        assert_eq!(Status::from(node1.accept(&cut).unwrap_err()).code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn the_answer_must_come_from_whom_was_dialled() {
+        let (node1, node2) = (local("node1:80", 5), local("node2:80", 5));
+        let answer = node2.hello(&node1.address);
+        assert!(node1.accept_answer(&node2.address, &answer).is_ok());
+        let other = node1.accept_answer(&"node3:80".parse().unwrap(), &answer);
+        assert!(matches!(other, Err(Refusal::OtherAddress { .. })));
+    }
+
+    #[test]
+    fn grpc_ports_stay_ports() {
+        let node1 = local("node1:80", 5);
+        assert_eq!(node1.grpc_uri(&"[::1]:8085".parse().unwrap()).as_deref(), Some("http://[::1]:9085"));
+        assert_eq!(node1.grpc_uri(&"node2:65000".parse().unwrap()), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! The tasks of one peer: one keeps a stream to it, one pings it on a channel of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tonic::{Request, Status};
+
+use super::convert::{id_to_proto, ping_from_proto, sign_to_proto};
+use super::identity::Local;
+use super::link::{Down, Link, endpoint};
+use super::outbox::Outbox;
+use super::proto::PingRequest;
+use super::proto::cluster_client::ClusterClient;
+use super::stopped;
+use crate::machine::message::{Input, Message, Ping};
+use crate::types::NodeAddr;
+
+/// The pause between two dials, more or less; see [`pause`].
+const RETRY: Duration = Duration::from_millis(200);
+
+/// A connection that stood this long is dialled again at once when it breaks.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// How long a ping may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One other node. When this is dropped its tasks end.
+#[derive(Debug)]
+pub struct Peer {
+    outbox: Arc<Outbox>,
+    pings: watch::Sender<Option<Ping>>,
+}
+
+/// What both tasks of a peer know.
+#[derive(Clone)]
+struct Tasks {
+    node: NodeAddr,
+    local: Arc<Local>,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Peer {
+    /// Starts the tasks of a peer; they end with `stop` or when the peer is dropped.
+    pub fn start(node: NodeAddr, local: Arc<Local>, inputs: mpsc::Sender<Input>, stop: watch::Receiver<bool>) -> Self {
+        let outbox = Arc::new(Outbox::default());
+        let (pings, asked) = watch::channel(None);
+        let tasks = Tasks { node, local, inputs };
+        tokio::spawn(tasks.clone().stream(Arc::clone(&outbox), stop.clone(), asked.clone()));
+        tokio::spawn(tasks.pinger(asked, stop));
+        Self { outbox, pings }
+    }
+
+    /// Takes a message to send; never waits.
+    ///
+    /// # Errors
+    /// Gives the message back when there is no connection, or no room.
+    pub fn send(&self, message: Message) -> Result<(), Message> {
+        match message {
+            // The newest ping is the only one that matters.
+            Message::Ping(ping) => {
+                self.pings.send_replace(Some(ping));
+                Ok(())
+            }
+            // The answer went with the call that brought the ping.
+            Message::Pong(_) => Ok(()),
+            message => self.outbox.push(message),
+        }
+    }
+}
+
+impl Tasks {
+    /// Keeps a stream until the peer is dropped (`asked` then ends) or all stops.
+    async fn stream(
+        self,
+        outbox: Arc<Outbox>,
+        mut stop: watch::Receiver<bool>,
+        mut asked: watch::Receiver<Option<Ping>>,
+    ) {
+        let dropped = async { while asked.changed().await.is_ok() {} };
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            () = self.keep_connected(&outbox) => return,
+            () = dropped => {}
+        }
+        self.disconnect(&outbox, false).await;
+    }
+
+    /// Dials again and again; ends only when nobody takes the inputs any more.
+    async fn keep_connected(&self, outbox: &Outbox) {
+        let mut told = None;
+        loop {
+            let dialled = Instant::now();
+            let down = match Link::dial(&self.local, &self.node).await {
+                Ok(link) => {
+                    told = None;
+                    self.use_link(link, outbox).await
+                }
+                Err(down) => down,
+            };
+            // Each change is told once: a peer that is long away would fill log and inbox.
+            if told.as_ref() != Some(&down) {
+                tracing::warn!(peer = %self.node, "no connection: {down}");
+                if !self.disconnect(outbox, down == Down::Refused).await {
+                    return;
+                }
+            }
+            let broke = matches!(down, Down::Broken(_));
+            told = Some(down);
+            if !broke || dialled.elapsed() < STEADY {
+                sleep(pause()).await;
+            }
+        }
+    }
+
+    async fn use_link(&self, link: Link, outbox: &Outbox) -> Down {
+        let incarnation = link.remote.incarnation;
+        tracing::info!(peer = %self.node, %incarnation, "connected");
+        // Open before it is told: the answer to the telling is to send.
+        outbox.open();
+        if !self.tell(Input::Connected { peer: self.node.clone(), incarnation }).await {
+            return Down::Broken("this node is stopping".into());
+        }
+        link.run(&self.local, outbox).await
+    }
+
+    /// Tells that there is no connection, and first which forwards it certainly did not take. False when nobody
+    /// listens any more.
+    async fn disconnect(&self, outbox: &Outbox, refused: bool) -> bool {
+        for message in outbox.close() {
+            if let Message::Forward { id, .. } = message {
+                self.tell(Input::NotSent { id }).await;
+            }
+        }
+        self.tell(Input::Disconnected { peer: self.node.clone(), refused }).await
+    }
+
+    async fn tell(&self, input: Input) -> bool {
+        self.inputs.send(input).await.is_ok()
+    }
+
+    /// Sends pings as they are asked for, one at a time.
+    ///
+    /// A failed one is not told: silence is what counts, and that a connection is refused the stream finds out too.
+    async fn pinger(self, mut asked: watch::Receiver<Option<Ping>>, mut stop: watch::Receiver<bool>) {
+        let Ok(endpoint) = endpoint(&self.local, &self.node) else { return };
+        let client = ClusterClient::new(endpoint.connect_lazy());
+        let ping_all = async {
+            while asked.changed().await.is_ok() {
+                let Some(ping) = asked.borrow_and_update().clone() else { continue };
+                match timeout(PING_TIMEOUT, self.ping(client.clone(), &ping)).await {
+                    Ok(Ok(answer)) => {
+                        if !self.tell(answer).await {
+                            return;
+                        }
+                    }
+                    Ok(Err(status)) => tracing::debug!(peer = %self.node, "ping failed: {}", status.message()),
+                    Err(_) => tracing::debug!(peer = %self.node, "no answer to a ping"),
+                }
+            }
+        };
+        tokio::select! {
+            () = stopped(&mut stop) => {}
+            () = ping_all => {}
+        }
+    }
+
+    async fn ping(&self, mut client: ClusterClient<tonic::transport::Channel>, ping: &Ping) -> Result<Input, Status> {
+        let mut hello = self.local.hello(&self.node);
+        // As the ping has it: the machine may be a step ahead of what was published.
+        hello.cluster_id = id_to_proto(ping.cluster_id.0);
+        hello.settings_hash = ping.settings_hash;
+        let mut request = Request::new(PingRequest { hello: Some(hello), sign: Some(sign_to_proto(ping)) });
+        request.set_timeout(PING_TIMEOUT);
+        let reply = client.ping(request).await?.into_inner();
+        let hello = reply.hello.ok_or_else(|| Status::internal("the answer has no hello"))?;
+        let remote = self.local.accept_answer(&self.node, &hello)?;
+        let pong = ping_from_proto(&hello, reply.sign.unwrap_or_default())
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Input::Message { from: remote.address, incarnation: remote.incarnation, message: Message::Pong(pong) })
+    }
+}
+
+/// A pause before the next dial: peers that lost the same node do not dial it in step.
+fn pause() -> Duration {
+    let mut random = [0; 1];
+    // Without randomness there is still a pause.
+    let _ = getrandom::fill(&mut random);
+    RETRY.mul_f64(0.75 + f64::from(random[0]) / 512.0)
+}

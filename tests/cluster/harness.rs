@@ -1,0 +1,207 @@
+//! Starts, kills and restarts the nodes of one cluster.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::client::Client;
+
+/// How long a cluster may take from its last start to ready.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often a test looks whether something has come true.
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// One cluster at a time.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// Clusters of this process so far: each gets a loopback network of its own.
+static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+
+/// A command of the built program with nothing of this environment but what it needs to run.
+pub fn entail() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_entail"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+/// The only one to use the machine, until it is dropped. A test that failed before does not matter.
+pub fn machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The start of loopback addresses that no other test uses: `127.x.y.`
+pub fn network() -> String {
+    let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    // Two test processes at the same time differ in their ids.
+    let id = std::process::id().wrapping_mul(61).wrapping_add(cluster);
+    format!("127.{}.{}.", 1 + id / 250 % 250, 1 + id % 250)
+}
+
+/// Waits for something to come true; panics with `what` when it does not in time.
+pub fn wait_until(what: &str, within: Duration, mut is_true: impl FnMut() -> bool) {
+    let until = Instant::now() + within;
+    while !is_true() {
+        assert!(Instant::now() < until, "not in {within:?}: {what}");
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Waits for a process to end; panics when it does not in time.
+pub fn ended(child: &mut Child, within: Duration) -> ExitStatus {
+    let mut status = None;
+    wait_until("the process ends", within, || {
+        status = child.try_wait().expect("a child can be waited for");
+        status.is_some()
+    });
+    status.expect("it has ended")
+}
+
+/// Sends a signal to a process of ours.
+pub fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_child(child);
+    kill_process(pid, signal).expect("a child that was not waited for can be signalled");
+}
+
+/// The nodes of one cluster. All are killed when it is dropped.
+pub struct Cluster {
+    /// Their REST addresses.
+    pub nodes: Vec<String>,
+    shards: u32,
+    extra: Vec<(&'static str, String)>,
+    processes: Vec<Option<Child>>,
+    directory: tempfile::TempDir,
+    _machine: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    /// So many nodes in so many shards, ready.
+    pub fn start(nodes: usize, shards: u32) -> Self {
+        Self::start_with(nodes, shards, &[])
+    }
+
+    /// The same with further settings.
+    pub fn start_with(nodes: usize, shards: u32, extra: &[(&'static str, &str)]) -> Self {
+        let machine = machine();
+        let network = network();
+        let mut cluster = Self {
+            nodes: (1..=nodes).map(|host| format!("{network}{host}:8085")).collect(),
+            shards,
+            extra: extra.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+            processes: (0..nodes).map(|_| None).collect(),
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            _machine: machine,
+        };
+        for node in 0..nodes {
+            cluster.restart(node);
+        }
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// Starts a node that does not run, on the data it had.
+    pub fn restart(&mut self, node: usize) {
+        assert!(self.processes[node].is_none(), "{} runs", self.nodes[node]);
+        let log = File::options().create(true).append(true).open(self.log(node)).expect("a log file");
+        let child = entail()
+            .arg("serve")
+            .env("SOCKET_ADDRESS", &self.nodes[node])
+            .env("VIEW", self.nodes.join(","))
+            .env("SHARD_COUNT", self.shards.to_string())
+            .env("DATA_DIR", self.data_dir(node))
+            .envs(self.extra.iter().map(|(name, value)| (name, value)))
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        self.processes[node] = Some(child);
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, node: usize) {
+        let mut child = self.processes[node].take().expect("the node runs");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it can be waited for");
+    }
+
+    /// kill -9 of all nodes, as close together as can be.
+    pub fn kill_all(&mut self) {
+        let mut children: Vec<Child> = self.processes.iter_mut().filter_map(Option::take).collect();
+        for child in &mut children {
+            child.kill().expect("it can be killed");
+        }
+        for child in &mut children {
+            child.wait().expect("it can be waited for");
+        }
+    }
+
+    /// SIGTERM, and the status it leads to.
+    pub fn terminate(&mut self, node: usize, within: Duration) -> ExitStatus {
+        let mut child = self.processes[node].take().expect("the node runs");
+        signal(&child, Signal::TERM);
+        ended(&mut child, within)
+    }
+
+    /// Waits until every running node says that it can serve; panics when one ends or takes too long.
+    pub fn wait_ready(&mut self) {
+        let until = Instant::now() + READY_WITHIN;
+        for node in 0..self.nodes.len() {
+            while let Some(child) = &mut self.processes[node] {
+                let ended = child.try_wait().expect("a child can be waited for");
+                assert!(ended.is_none(), "{} ended: {ended:?}", self.nodes[node]);
+                let ready = self.readiness(node);
+                match ready {
+                    Ok(()) => break,
+                    Err(reason) => assert!(Instant::now() < until, "{} is not ready: {reason}", self.nodes[node]),
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+        }
+    }
+
+    fn readiness(&self, node: usize) -> Result<(), String> {
+        match Client::new().ask(&self.nodes[node], "/readyz") {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(answer.json.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The view of a node, or nothing when it does not answer.
+    pub fn view(&self, node: usize) -> io::Result<Vec<String>> {
+        let answer = Client::new().ask(&self.nodes[node], "/key-value-store-view")?;
+        Ok(serde_json::from_value(answer.json["view"].clone()).expect("a view is a list of addresses"))
+    }
+
+    /// Where a node keeps its data.
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.directory.path().join(format!("node{}", node + 1))
+    }
+
+    fn log(&self, node: usize) -> PathBuf {
+        self.directory.path().join(format!("node{}.log", node + 1))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.processes.iter_mut().flatten() {
+            // One that has ended already can't be killed; it is waited for all the same.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            for node in 0..self.nodes.len() {
+                let log = std::fs::read_to_string(self.log(node)).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("--- {}\n{}", self.nodes[node], lines[lines.len().saturating_sub(20)..].join("\n"));
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Clusters of real processes: the built program, loopback sockets, disks, kill -9.
+//!
+//! What the simulator shows of the protocol, these show of the program around it: that what was acknowledged is on
+//! disk, that processes end and come back as they should, that clients who misbehave disturb nobody. One cluster at a
+//! time, since the tests measure time on a small machine. Each cluster has loopback addresses of its own, so nothing
+//! waits for ports.
+
+mod client;
+mod connections;
+mod contexts;
+mod crash;
+mod dev;
+mod harness;
+mod lifecycle;
+mod load;
