@@ -1,11 +1,6 @@
-<<<<<<< HEAD
 //! What the outside speaks to: REST for clients, gRPC for the other nodes and for tools.
 //!
 //! Both convert, ask the node, and convert back; neither holds state of its own, and they never meet.
 
-pub mod rest;
-=======
-//! What the outside speaks with: convert, ask the node, convert. The sides never meet.
-
 pub mod grpc;
->>>>>>> wire
+pub mod rest;

@@ -4,7 +4,7 @@ use super::message::{Effect, Message, Ping};
 use super::rules::Rule;
 use super::{Io, Machine};
 use crate::error::StoreError;
-use crate::types::{ClusterId, Epoch, Incarnation, NodeAddr};
+use crate::types::{ClusterId, Epoch, Incarnation, NodeAddr, Now};
 
 /// How often every other node is pinged, in milliseconds.
 const PING_MS: u64 = 500;
@@ -31,7 +31,7 @@ impl Machine {
             return;
         }
         self.timers.ping_ms = self.now.mono_ms + PING_MS;
-        let ping = self.ping();
+        let ping = self.sign_of_life(self.now);
         for node in self.links.keys() {
             self.send(node, Message::Ping(ping.clone()), io);
         }
@@ -44,13 +44,14 @@ impl Machine {
         }
     }
 
-    fn ping(&self) -> Ping {
+    /// What this node says of itself in a ping.
+    pub fn sign_of_life(&self, now: Now) -> Ping {
         Ping {
             cluster_id: self.map.cluster_id,
             epoch: self.map.epoch,
             settings_hash: self.settings_hash,
-            wall_ms: self.now.wall_ms,
-            hears: self.links.keys().filter(|node| self.is_live(node)).cloned().collect(),
+            wall_ms: now.wall_ms,
+            hears: self.links.keys().filter(|node| self.detector.is_live(now.mono_ms, node)).cloned().collect(),
         }
     }
 
@@ -112,7 +113,7 @@ impl Machine {
         match message {
             Message::Ping(ping) => {
                 self.on_ping(from, incarnation, &ping, io);
-                self.send(from, Message::Pong(self.ping()), io);
+                self.send(from, Message::Pong(self.sign_of_life(self.now)), io);
             }
             Message::Pong(ping) => self.on_ping(from, incarnation, &ping, io),
             Message::Paxos(paxos) => self.on_paxos(from, incarnation, paxos, io),

@@ -1,17 +1,19 @@
 //! Carries out what the machine wants done.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 
 use super::handle::Published;
 use crate::error::StoreError;
 use crate::machine::message::{Effect, Message, RequestId, Response};
-use crate::wire::Peers;
+use crate::wire::{Local, Peers};
 
 /// The machine's hands.
 pub(super) struct Hands {
     pub peers: Peers,
+    pub local: Arc<Local>,
     pub published: watch::Sender<Published>,
     pub waiting: HashMap<RequestId, oneshot::Sender<Response>>,
 }
@@ -38,7 +40,7 @@ impl Hands {
             }
             Effect::MapChanged(map) => {
                 tracing::info!(epoch = %map.epoch, cluster = %map.cluster_id, "acting under a new map");
-                self.peers.set_cluster_id(map.cluster_id);
+                self.local.set_cluster_id(map.cluster_id);
                 self.peers.ensure(map.nodes.keys().cloned());
                 self.published.send_replace(Published::of(&map));
             }

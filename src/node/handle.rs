@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::run::wall_ms;
 use crate::causal::codec::ContextCodec;
 use crate::cluster::map::ClusterMap;
 use crate::error::Code;
 use crate::machine::Machine;
-use crate::machine::message::{Input, Request, Response};
+use crate::machine::message::{Input, Ping, Request, Response};
 use crate::types::{Incarnation, NodeAddr, Now};
 
 /// A look at the machine between two steps.
@@ -46,6 +47,7 @@ pub struct Handle {
     pub(super) clients: mpsc::Sender<Asked>,
     pub(super) looks: mpsc::Sender<Look>,
     pub(super) published: watch::Receiver<Published>,
+    pub(super) life: watch::Receiver<Ping>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -100,6 +102,13 @@ impl Handle {
     /// The codec of this store's context strings; `None` before the store's birth.
     pub fn codec(&self) -> Option<Arc<ContextCodec>> {
         self.published.borrow().codec.clone()
+    }
+
+    /// What this node says in answer to a ping, as last published; does not wait for the loop, so that a busy one does
+    /// not look dead.
+    pub fn sign_of_life(&self) -> Ping {
+        let map = self.map();
+        Ping { cluster_id: map.cluster_id, epoch: map.epoch, wall_ms: wall_ms(), ..self.life.borrow().clone() }
     }
 
     /// Hands an input from the network to the loop, waiting for room; false when the node is stopping.

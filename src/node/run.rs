@@ -1,5 +1,6 @@
 //! The loop.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,7 +12,7 @@ use super::effects::Hands;
 use super::handle::{Asked, Handle, Look, Published};
 use super::sync;
 use crate::error::StoreError;
-use crate::machine::message::{Effect, Input};
+use crate::machine::message::{Effect, Input, Ping};
 use crate::machine::{Config, Machine, TICK_MS};
 use crate::store::Store;
 use crate::types::{BatchNo, Now};
@@ -29,8 +30,8 @@ const LOOKS: usize = 64;
 /// Steps between two batches at the most, so that none grows without bound.
 const MOST_STEPS: usize = 1_024;
 
-/// How often the disk's free space is looked at.
-const SPACE_PERIOD: Duration = Duration::from_secs(1);
+/// How often the disk's free space is looked at, and the sign of life renewed.
+const CARE_PERIOD: Duration = Duration::from_millis(500);
 
 /// A disk with less free space than this, in bytes, takes no more values; deletes may still use it.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -77,6 +78,7 @@ pub(super) enum Own {
 #[derive(Debug)]
 pub struct Node {
     handle: Handle,
+    local: Arc<Local>,
     stop: watch::Sender<bool>,
     thread: thread::JoinHandle<Result<(), NodeError>>,
     ended: watch::Receiver<bool>,
@@ -97,6 +99,7 @@ impl Node {
         let (looks, look_lane) = mpsc::channel(LOOKS);
         let (stop, stopped) = watch::channel(false);
         let (published, map) = watch::channel(Published::of(machine.map()));
+        let (life_now, life) = watch::channel(machine.sign_of_life(clock.now()));
         let (address, incarnation) = (options.machine.address.clone(), machine.incarnation());
         let settings_hash = machine.settings_hash();
         let handle = Handle {
@@ -107,23 +110,25 @@ impl Node {
             clients,
             looks,
             published: map,
+            life,
         };
         let cluster_id = machine.map().cluster_id;
-        let local = Local::new(address, incarnation, cluster_id, settings_hash, options.grpc_port_offset);
+        let offset = options.grpc_port_offset;
+        let local = Arc::new(Local::new(address, incarnation, cluster_id, settings_hash, offset));
         let nodes: Vec<_> = options.machine.view.iter().chain(machine.map().nodes.keys()).cloned().collect();
-        let peers = Peers::start(Arc::new(local), nodes, network, stopped.clone());
-        let hands = Hands { peers, published, waiting: Default::default() };
+        let peers = Peers::start(local.clone(), nodes, network, stopped.clone());
+        let hands = Hands { peers, local: local.clone(), published, waiting: HashMap::new() };
         let (ended_now, ended) = watch::channel(false);
         let inbox = Inbox { network: network_lane, clients: client_lane, looks: look_lane, stopped };
         let thread = thread::Builder::new()
             .name("node".into())
             .spawn(move || {
-                let done = Loop::start(machine, disk, hands, clock).and_then(|it| it.run(inbox));
+                let done = Loop::start(machine, disk, hands, clock, life_now).and_then(|it| it.run(inbox));
                 ended_now.send_replace(true);
                 done
             })
             .map_err(NodeError::Thread)?;
-        Ok(Self { handle, stop, thread, ended })
+        Ok(Self { handle, local, stop, thread, ended })
     }
 
     /// What the APIs are given.
@@ -132,10 +137,17 @@ impl Node {
     }
 
     /// Comes back when the loop has ended by itself: something is wrong, and [`Node::stop`] tells what.
-    pub async fn ended(&self) {
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut ended = self.ended.clone();
-        // The sender is gone only when the loop's thread is.
-        let _ = ended.wait_for(|ended| *ended).await;
+        async move {
+            // The sender is gone only when the loop's thread is.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+    }
+
+    /// What the node says of itself to others.
+    pub fn local(&self) -> Arc<Local> {
+        self.local.clone()
     }
 
     /// Stops the node: what was taken is made durable, then the threads end. Blocks for that long.
@@ -165,17 +177,26 @@ struct Loop {
     batches: std::sync::mpsc::Sender<BatchNo>,
     syncer: thread::JoinHandle<()>,
     own: mpsc::UnboundedReceiver<Own>,
+    /// What a ping is answered with, without asking the loop.
+    life: watch::Sender<Ping>,
     next_request: u64,
     disk_full: bool,
 }
 
 impl Loop {
-    fn start(machine: Machine, disk: Disk, hands: Hands, clock: WallAndMono) -> Result<Self, NodeError> {
+    fn start(
+        machine: Machine,
+        disk: Disk,
+        hands: Hands,
+        clock: WallAndMono,
+        life: watch::Sender<Ping>,
+    ) -> Result<Self, NodeError> {
         // Unbounded, but the syncer has one message under way at a time.
         let (done, own) = mpsc::unbounded_channel();
         let (batches, syncer) = sync::start(disk.store.clone(), done).map_err(NodeError::Thread)?;
         let effects = Vec::new();
-        Ok(Self { machine, disk, hands, clock, effects, batches, syncer, own, next_request: 0, disk_full: false })
+        let (next_request, disk_full) = (0, false);
+        Ok(Self { machine, disk, hands, clock, effects, batches, syncer, own, life, next_request, disk_full })
     }
 
     fn run(mut self, mut inbox: Inbox) -> Result<(), NodeError> {
@@ -191,8 +212,8 @@ impl Loop {
     async fn turn(&mut self, inbox: &mut Inbox) -> Result<(), NodeError> {
         let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut space = tokio::time::interval(SPACE_PERIOD);
-        space.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut care = tokio::time::interval(CARE_PERIOD);
+        care.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -202,7 +223,7 @@ impl Loop {
                 Some(input) = inbox.network.recv() => self.step(input)?,
                 Some(asked) = inbox.clients.recv() => self.ask(asked)?,
                 Some(look) = inbox.looks.recv() => look(&self.machine, self.clock.now()),
-                _ = space.tick() => self.look_at_space()?,
+                _ = care.tick() => self.take_care()?,
             }
             self.drain(inbox)?;
             self.flush()?;
@@ -268,7 +289,8 @@ impl Loop {
         Ok(())
     }
 
-    fn look_at_space(&mut self) -> Result<(), NodeError> {
+    fn take_care(&mut self) -> Result<(), NodeError> {
+        self.life.send_replace(self.machine.sign_of_life(self.clock.now()));
         let full = (self.disk.free_bytes)().is_some_and(|free| free < RESERVE_BYTES);
         if full == self.disk_full {
             return Ok(());
@@ -295,8 +317,12 @@ impl WallAndMono {
     }
 
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // The origin is not 0, so that times before the start can be told.
-        Now { mono_ms: 1 + self.origin.elapsed().as_millis() as u64, wall_ms: wall.as_millis() as u64 }
+        Now { mono_ms: 1 + self.origin.elapsed().as_millis() as u64, wall_ms: wall_ms() }
     }
+}
+
+/// Milliseconds since 1970; 0 on a clock that is before.
+pub(super) fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -13,14 +13,20 @@ pub mod stop;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
+use crate::api::{grpc, rest};
 use crate::config::{ServeArgs, SettingError, Settings};
 use crate::error::StoreError;
+use crate::machine::Config;
+use crate::machine::rules::Rules;
+use crate::node::{Disk, Node, NodeError, Options};
+use crate::store::disk::DiskStore;
 use http::Limits;
 use stop::{StopTrigger, on_parent_gone, on_signals, stop_pair};
 
@@ -32,6 +38,12 @@ const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Connections to the REST port at once, when the limit on open files allows it.
 const MAX_CONNECTIONS: usize = 16_384;
+
+/// Requests that may wait at once, for what they depend on, for another node, or for their copies.
+const MAX_WAITING: usize = 16_384;
+
+/// Bytes of operations from other nodes that wait for what they depend on.
+const MAX_UNAPPLIED_BYTES: usize = 64 << 20;
 
 /// File descriptors kept for the store, the peers and the gRPC port.
 const RESERVED_FILES: usize = 512;
@@ -45,6 +57,8 @@ enum ServeError {
     Bind { address: SocketAddr, source: io::Error },
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Node(#[from] NodeError),
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
 }
@@ -53,7 +67,7 @@ impl ServeError {
     fn status(&self) -> u8 {
         match self {
             Self::Settings(_) => 2,
-            Self::Bind { .. } | Self::Store(_) | Self::System(_) => 1,
+            Self::Bind { .. } | Self::Store(_) | Self::Node(_) | Self::System(_) => 1,
         }
     }
 }
@@ -83,14 +97,58 @@ fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
         }
         let rest = bind(settings.rest_socket()).await?;
         let grpc = bind(settings.grpc_socket()).await?;
-        // GLUE: DiskStore::open, the node, api::rest::router, api::grpc; the node's fatal error calls trigger.stop().
-        let router = Router::new().route("/healthz", axum::routing::get(|| async { "{}" }));
-        let _: (TcpListener, StopTrigger) = (grpc, trigger);
-        http::serve(rest, router, stop, limits).await;
+        let node = open(&settings)?;
+        let failed = tokio::spawn(stop_when(node.ended(), trigger));
+        let (end_grpc, grpc_ends) = watch::channel(false);
+        let grpc = tokio::spawn(grpc::serve(grpc, node.handle(), node.local(), grpc_ends));
+        let limits_of_requests = rest::Limits {
+            max_key_bytes: settings.max_key_bytes,
+            max_value_bytes: settings.max_value_bytes,
+            deadline: settings.deadline,
+            ..rest::Limits::default()
+        };
+        tracing::info!(address = %settings.address, incarnation = %node.local().incarnation, "serving");
+        http::serve(rest, rest::router(node.handle(), limits_of_requests), stop, limits).await;
+        // The last requests needed the peers, so their side ends after the clients'.
+        failed.abort();
+        end_grpc.send_replace(true);
+        if let Ok(Err(error)) = grpc.await {
+            tracing::warn!(%error, "the gRPC side ended with an error");
+        }
+        tokio::task::spawn_blocking(|| node.stop()).await.map_err(io::Error::other)??;
+        tracing::info!("stopped");
         Ok(())
     });
     runtime.shutdown_timeout(LAST_TASKS);
     outcome
+}
+
+/// Opens the data directory and starts the node on it.
+fn open(settings: &Settings) -> Result<Node, ServeError> {
+    let store = Arc::new(DiskStore::open(&settings.data_dir)?);
+    let room = store.clone();
+    let free_bytes = Box::new(move || room.free_bytes().ok());
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+    let machine = Config {
+        address: settings.address.clone(),
+        view: settings.view.clone(),
+        shard_count: settings.shard_count,
+        partitions: settings.partitions,
+        write_copies: settings.write_copies,
+        max_waiting: MAX_WAITING,
+        max_unapplied_bytes: MAX_UNAPPLIED_BYTES,
+        seed,
+        rules: Rules::all(),
+    };
+    let options = Options { machine, grpc_port_offset: settings.grpc_port_offset };
+    Ok(Node::start(options, Disk { store, free_bytes })?)
+}
+
+/// The node's loop ends by itself only when it must not go on.
+async fn stop_when(ended: impl Future<Output = ()>, trigger: StopTrigger) {
+    ended.await;
+    trigger.stop();
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
