@@ -91,6 +91,11 @@ impl World {
             self.oracle.coverage.hit("network: lost");
             return;
         }
+        if !self.is_linked(from, to) {
+            // What answers is not the process that the connection was made to.
+            self.plan_break(from, to, (1, 10), false);
+            return;
+        }
         let incarnation = self.machine(from).incarnation();
         let twice = !is_forward(&message) && self.random.percent(self.settings.twice);
         let envelope = Box::new(Envelope { from, incarnation, message, shown });
@@ -163,6 +168,11 @@ impl World {
         self.give(from, Input::Disconnected { peer, refused: false });
         let again = self.now + self.random.within(1, 150);
         self.agenda.at(again, Event::Dial { from, boot, to });
+    }
+
+    /// True when the connection stands, to the process that runs now.
+    pub fn is_linked(&self, from: usize, to: usize) -> bool {
+        self.network.links[from][to].is_some_and(|link| link.to_boot == self.nodes[to].boot)
     }
 
     /// Plans that a connection, if there is one, breaks within these milliseconds; only if it is cut then, if so said.

@@ -13,7 +13,9 @@ pub fn check(oracle: &Oracle, read: &Read<'_>) -> Verdict {
     }
     let Some(version) = read.shown.version.filter(|_| read.shown.exact) else { return Ok(()) };
     let version = &oracle.versions[version];
-    if asked.names(version.partition, version.order.1) && asked != read.answer {
+    // A tombstone may be collected in the very step, and then the floor raises the epoch.
+    let same = if version.delete { asked.iter().eq(read.answer.iter()) } else { asked == read.answer };
+    if asked.names(version.partition, version.order.1) && !same {
         return Err(format!("LETTER: a read of the very {:?} made {:?} of {asked:?}", version.order.1, read.answer));
     }
     Ok(())

@@ -40,6 +40,9 @@ pub fn settled(world: &World) -> Verdict {
         if !world.machine(n).map().is_born() {
             return Err(format!("node{} knows of no birth", n + 1));
         }
+        if let Some(to) = alive.iter().find(|to| **to != n && !world.is_linked(n, **to)) {
+            return Err(format!("node{} is not connected to node{}", n + 1, to + 1));
+        }
         let view = world.machine(n).view(now);
         if view.len() != alive.len() {
             return Err(format!("node{} sees only {view:?}", n + 1));
