@@ -268,6 +268,10 @@ impl Machine {
             return;
         }
         let version = part.version;
+        if self.fills_asked.insert((from.clone(), partition), attempt) == Some(attempt) {
+            // The same request again, late: a second view would mix with the first.
+            return;
+        }
         self.fills_out.retain(|fill| fill.to != *from || fill.partition != partition);
         if self.fills_out.len() >= MOST_OUT {
             return;
