@@ -112,7 +112,7 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
             s.start_ms = random.pick(&[200, 3000, 8000]);
             s.faults = Faults { crash: 6, cut: 4, links: 2, ..Faults::default() };
             s.fault_gap_ms = 300;
-            s.requests = 120;
+            s.requests = 300;
         }
         "dead" => {
             (s.dead, s.shards, s.nodes) = (true, 1, random.within(2, 3) as usize);
@@ -145,7 +145,7 @@ fn standard(random: &mut Random) -> Settings {
         keys: random.within(4, 10) as usize,
         hot: random.pick(&[30, 50, 70]),
         clients: 6,
-        requests: 400,
+        requests: 1_000,
         think_ms: random.pick(&[20, 60, 150]),
         deletes: random.pick(&[6, 14]),
         reads: random.pick(&[45, 55]),
@@ -182,7 +182,7 @@ fn lag(s: &mut Settings, random: &mut Random) {
     s.shards = random.within(1, (s.nodes / 2) as u64) as u32;
     s.partitions = random.within(2, 4) as u32;
     s.shards = s.shards.min(s.partitions);
-    (s.think_ms, s.requests, s.keys) = (12, 700, random.within(3, 6) as usize);
+    (s.think_ms, s.requests, s.keys) = (12, 1_500, random.within(3, 6) as usize);
     (s.deletes, s.loss) = (random.pick(&[10, 25]), random.pick(&[0, 10]));
     s.write_copies = random.pick(&[1, 2, 2]);
     s.fault_gap_ms = random.pick(&[300, 900]);
@@ -194,7 +194,7 @@ fn tombstones(s: &mut Settings, random: &mut Random) {
     s.nodes = random.within(3, 6) as usize;
     s.shards = random.within(1, 2.min(s.nodes as u64 / 2)) as u32;
     (s.deletes, s.reads, s.keys, s.hot) = (30, 40, random.within(3, 5) as usize, 60);
-    s.requests = 600;
+    s.requests = 1_200;
     s.think_ms = random.pick(&[30, 200]);
     s.fault_gap_ms = random.pick(&[300, 900]);
     s.skew_ms = random.pick(&[0, 300, 3000]);

@@ -179,6 +179,8 @@ impl World {
 
     /// Contexts are small again: a write in quiet names itself and what its session touched a moment ago.
     fn write_once_more(&mut self) {
+        // One round of the slow rotation that tells what is stable once more.
+        self.run_for(2_500);
         for client in 0..self.clients.len() {
             let node = self.random.index(self.nodes.len());
             self.clients[0].session = self.clients[client].session.clone();
