@@ -113,7 +113,8 @@ impl Machine {
         }
         let promised = part.serving().all(|peer| {
             let Some((seq, clock)) = part.words.of(peer.stay).and_then(|word| word.promise) else { return false };
-            let past = clock > item.timestamp;
+            // What comes after a promise is greater than it, so one of this very timestamp is enough.
+            let past = clock >= item.timestamp;
             let held = part.words.at_all(part.serving().map(|peer| peer.stay), peer.stay).is_some_and(|all| all >= seq);
             past && (held || !self.on(Rule::CollectSeq))
         });

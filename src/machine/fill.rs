@@ -104,6 +104,7 @@ impl Machine {
         for partition in self.partitions() {
             let part = &self.parts[partition.0 as usize];
             if part.lacking.is_empty() && part.blocked_since_ms.is_none() {
+                self.give_up_silent_fill(partition);
                 continue;
             }
             let peers: Vec<StayId> = part.lacking.keys().copied().collect();
@@ -113,6 +114,16 @@ impl Machine {
             if let Some(source) = self.fill_source(partition) {
                 self.ask_fill(partition, source, io);
             }
+        }
+    }
+
+    /// An attempt that hears nothing, and is needed no more: streams have brought what it was for.
+    fn give_up_silent_fill(&mut self, partition: PartitionId) {
+        let now = self.now.mono_ms;
+        let silent = |fill: &FillIn| fill.whole.is_none() && now >= fill.heard_ms + SILENT_MS;
+        if self.part(partition).filling.as_ref().is_some_and(silent) {
+            self.drop_aside(partition);
+            self.part_mut(partition).filling = None;
         }
     }
 
@@ -268,6 +279,10 @@ impl Machine {
             return;
         }
         let version = part.version;
+        if self.fills_asked.insert((from.clone(), partition), attempt) == Some(attempt) {
+            // The same request again, late: a second view would mix with the first.
+            return;
+        }
         self.fills_out.retain(|fill| fill.to != *from || fill.partition != partition);
         if self.fills_out.len() >= MOST_OUT {
             return;

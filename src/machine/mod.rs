@@ -106,6 +106,8 @@ pub struct Machine {
     unanswered: usize,
     birth: Birth,
     fills_out: Vec<FillOut>,
+    /// The attempt that each peer asked for last: one request, and one view.
+    fills_asked: BTreeMap<(NodeAddr, PartitionId), u64>,
     /// Partitions whose waiting requests are to be tried again.
     wake: BTreeSet<PartitionId>,
     /// Changes for the next batch.
@@ -161,6 +163,11 @@ impl Machine {
     pub fn flush(&mut self, store: &dyn Store, effects: &mut Vec<Effect>) -> Option<BatchNo> {
         if self.failed {
             return None;
+        }
+        if !self.pending.is_empty() || !self.changed.is_empty() {
+            // What was merged may have carried the clock past its ceiling: no batch with a timestamp survives a crash
+            // without a ceiling above it.
+            self.keep_ceiling();
         }
         self.write_replica_records();
         let mut flushed = None;

@@ -53,6 +53,7 @@ impl Machine {
             unanswered: 0,
             birth: Birth::new(acceptor),
             fills_out: Vec::new(),
+            fills_asked: BTreeMap::new(),
             wake: BTreeSet::new(),
             pending: Pending::default(),
             changed: BTreeSet::new(),

@@ -296,7 +296,8 @@ impl Machine {
         let durable: VersionVector =
             replica.durable.iter().filter(|(stay, _)| stays.is_none_or(|stays| stays.contains(stay))).collect();
         let (version, tombstones) = (part.version, replica.tombstones);
-        let promise = if tombstones > 0 { self.promise(partition, own) } else { None };
+        // Who has collected a tombstone may be the one whose promise another lacks for it: whole reports always bring it.
+        let promise = if tombstones > 0 || stays.is_none() { self.promise(partition, own) } else { None };
         Some(PartitionReport { partition, version, stay: own, durable, promise })
     }
 

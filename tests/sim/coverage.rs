@@ -1,0 +1,51 @@
+//! How often each interesting thing happened: a sweep in which nothing went wrong proves nothing if nothing happened.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Counters by name.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage(BTreeMap<&'static str, u64>);
+
+impl Coverage {
+    /// Counts one more.
+    pub fn hit(&mut self, what: &'static str) {
+        self.add(what, 1);
+    }
+
+    /// Counts some more.
+    pub fn add(&mut self, what: &'static str, count: u64) {
+        *self.0.entry(what).or_default() += count;
+    }
+
+    /// Keeps the greatest.
+    pub fn most(&mut self, what: &'static str, count: u64) {
+        let entry = self.0.entry(what).or_default();
+        *entry = count.max(*entry);
+    }
+
+    /// How often it happened.
+    pub fn count(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or_default()
+    }
+
+    /// Takes in another run's; names that begin with `most ` keep the greatest.
+    pub fn join(&mut self, other: &Self) {
+        for (what, count) in &other.0 {
+            if what.starts_with("most ") {
+                self.most(what, *count);
+            } else {
+                self.add(what, *count);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, count) in &self.0 {
+            writeln!(f, "{count:>10}  {what}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! What one node's disk holds, learned from the batches that it applied and synced.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use entail::causal::vector::VersionVector;
+use entail::types::{Epoch, PartitionId};
+
+use crate::oracle::{Order, VersionId};
+
+/// One partition's state.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// The replica's vector.
+    pub vector: VersionVector,
+    /// The replica's floor.
+    pub floor: Epoch,
+    /// Tombstones that were collected here: the greatest of each key, by the key's index.
+    pub collected: BTreeMap<usize, Order>,
+}
+
+/// One thing that a batch did.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// The replica's record changed.
+    Replica(PartitionId, VersionVector, Epoch),
+    /// A tombstone was removed.
+    Collected(PartitionId, usize, Order),
+    /// A write got its name.
+    Born(VersionId),
+}
+
+/// What a node holds now, and what of that is durable.
+#[derive(Clone, Debug)]
+pub struct Holdings {
+    /// With all that was applied.
+    pub now: Vec<Held>,
+    /// With all that was synced.
+    pub durable: Vec<Held>,
+    unsynced: VecDeque<(u64, Vec<Fact>)>,
+}
+
+impl Holdings {
+    /// An empty disk.
+    pub fn new(partitions: u32) -> Self {
+        let nothing = vec![Held::default(); partitions as usize];
+        Self { now: nothing.clone(), durable: nothing, unsynced: VecDeque::new() }
+    }
+
+    /// A batch was applied.
+    pub fn applied(&mut self, number: u64, facts: Vec<Fact>) {
+        facts.iter().for_each(|fact| take(&mut self.now, fact));
+        self.unsynced.push_back((number, facts));
+    }
+
+    /// The batches up to this number are durable.
+    pub fn synced(&mut self, number: u64) {
+        while self.unsynced.front().is_some_and(|batch| batch.0 <= number) {
+            let (_, facts) = self.unsynced.pop_front().expect("the front is there");
+            facts.iter().for_each(|fact| take(&mut self.durable, fact));
+        }
+    }
+
+    /// A crash that keeps so many of the batches that were not synced; gives the versions that went with the rest.
+    pub fn crashed(&mut self, keep: usize) -> Vec<VersionId> {
+        let mut lost = Vec::new();
+        for (index, (_, facts)) in std::mem::take(&mut self.unsynced).into_iter().enumerate() {
+            for fact in &facts {
+                if index < keep {
+                    take(&mut self.durable, fact);
+                } else if let Fact::Born(version) = fact {
+                    lost.push(*version);
+                }
+            }
+        }
+        self.now.clone_from(&self.durable);
+        lost
+    }
+}
+
+fn take(held: &mut [Held], fact: &Fact) {
+    match fact {
+        Fact::Replica(partition, vector, floor) => {
+            held[partition.0 as usize].vector.clone_from(vector);
+            held[partition.0 as usize].floor = *floor;
+        }
+        Fact::Collected(partition, key, order) => {
+            let greatest = held[partition.0 as usize].collected.entry(*key).or_insert(*order);
+            *greatest = (*greatest).max(*order);
+        }
+        Fact::Born(_) => {}
+    }
+}

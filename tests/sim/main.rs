@@ -1,0 +1,41 @@
+//! The deterministic simulator: it drives the very `Machine` that runs in production through long histories of faults,
+//! while clients carry contexts about, and fails on any read older than its session's true causal past.
+//!
+//! A seed is a run: (profile, seed, rules) decide everything, and two runs of one seed are byte-identical.
+//!
+//! ```text
+//! cargo test --release --test sim                                              all tests; the sweep has 1,000 seeds
+//! ENTAIL_SIM_SEEDS=100000 ENTAIL_SIM_FROM=5000 cargo test --release --test sim sweep -- --nocapture
+//! ENTAIL_SIM_PROFILE=lag ENTAIL_SIM_SEED=17 [ENTAIL_SIM_OFF=OperationDeps] [ENTAIL_SIM_TRACE=1] \
+//!     cargo test --release --test sim one_seed -- --ignored --nocapture
+//! ENTAIL_SIM_SWEEP_OFF=OperationDeps|all cargo test --release --test sim without_a_rule -- --ignored --nocapture
+//! ```
+//!
+//! From the world inward: [`world`] is time and what happens; [`node`], [`disk`] and [`network`] are what it happens to;
+//! [`faults`] and [`workload`] make it happen; [`observe`] and [`oracle`] know what is right; `invariants/` says what
+//! must hold; [`run`] is a history with its ending. [`switches`] shows that each clause of the protocol is necessary,
+//! [`regressions`] that what failed once does not fail again, [`scripts`] are scenarios to read.
+//!
+//! Not simulated: lost disks that come back empty (a change of the map), the wire format, real time.
+
+mod coverage;
+mod disk;
+mod event;
+mod faults;
+mod holdings;
+mod invariants;
+mod network;
+mod node;
+mod observe;
+mod oracle;
+mod past;
+mod profile;
+mod random;
+mod regressions;
+mod run;
+mod scripts;
+mod sweep;
+mod switches;
+mod trace;
+mod workload;
+mod world;

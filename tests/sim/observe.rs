@@ -1,0 +1,162 @@
+//! What the oracle learns by looking over the nodes' shoulders: their batches, their messages, their items.
+
+use bytes::Bytes;
+use entail::causal::item::Item;
+use entail::machine::message::Message;
+use entail::machine::records;
+use entail::store::Read;
+use entail::types::{Dot, PartitionId};
+
+use crate::disk::Change;
+use crate::holdings::Fact;
+use crate::invariants::{self, dots, tombstones};
+use crate::oracle::{Shown, VersionId};
+use crate::world::World;
+
+/// The write that a value names: a put's value is the JSON text `"w17"`, with some filling after the number.
+pub fn write_of(value: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(value).ok()?.strip_prefix("\"w")?;
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    text[..digits].parse().ok()
+}
+
+impl World {
+    /// Learns what a node's store took since the last time.
+    pub fn learn(&mut self, n: usize) {
+        for (number, changes) in self.nodes[n].disk.take_changed() {
+            let mut facts = Vec::new();
+            for change in changes {
+                self.learn_change(n, &change, &mut facts);
+            }
+            self.oracle.holdings[n].applied(number, facts);
+        }
+    }
+
+    fn learn_change(&mut self, n: usize, change: &Change, facts: &mut Vec<Fact>) {
+        let Some(partition) = change.key.get(1..5).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes) else {
+            return;
+        };
+        let partition = PartitionId(partition);
+        match (change.key[0], &change.old, &change.new) {
+            (b'p', _, Some(new)) => {
+                let record: records::ReplicaRecord = records::decode("a replica", new).expect("just written");
+                let before = &self.oracle.holdings[n].now[partition.0 as usize];
+                if record.floor > before.floor {
+                    self.oracle.coverage.hit("tombstones: floor raised");
+                }
+                facts.push(Fact::Replica(partition, record.applied, record.floor));
+            }
+            (b'l', None, Some(new)) => {
+                let op = records::decode_op(new).expect("just written");
+                if let Some(version) = self.learn_write(n, partition, &op) {
+                    facts.push(Fact::Born(version));
+                }
+            }
+            (b'l', Some(_), None) => self.oracle.coverage.hit("log: truncated"),
+            (b'f', None, Some(_)) => self.oracle.coverage.hit("fill: part kept aside"),
+            (b'i', old, new) => self.learn_item(n, partition, &change.key, (old, new), facts),
+            _ => {}
+        }
+    }
+
+    fn learn_write(&mut self, n: usize, partition: PartitionId, op: &entail::causal::op::Op) -> Option<VersionId> {
+        let dot = op.item.dot;
+        let Some(key) = self.oracle.key_index(&op.key) else {
+            self.fail(format!("node{} wrote a key that nobody asked for: {op:?}", n + 1));
+            return None;
+        };
+        let write = op.item.value.as_deref().and_then(write_of);
+        self.judge(dots::given(&self.oracle, partition, dot, write));
+        let version = self.oracle.born(n, key, dot, op.item.timestamp, write);
+        self.judge(invariants::writes_follow_reads::check(&self.oracle, version));
+        Some(version)
+    }
+
+    fn learn_item(
+        &mut self,
+        n: usize,
+        partition: PartitionId,
+        key: &[u8],
+        change: (&Option<Bytes>, &Option<Bytes>),
+        facts: &mut Vec<Fact>,
+    ) {
+        let key = records::user_key(key).ok().and_then(|key| self.oracle.key_index(&key));
+        let key = key.expect("only keys that were asked for are stored");
+        let item = |bytes: &Bytes| records::decode_item(bytes).expect("just written");
+        let (old, new) = (change.0.as_ref().map(item), change.1.as_ref().map(item));
+        let collected = self.oracle.holdings[n].now[partition.0 as usize].collected.get(&key).copied();
+        self.judge(tombstones::changed(&self.oracle, n, key, (old.as_ref(), new.as_ref()), collected));
+        if let (Some(old), None) = (&old, &new) {
+            self.oracle.coverage.hit("tombstones: collected");
+            facts.push(Fact::Collected(partition, key, (old.timestamp, old.dot)));
+        }
+    }
+
+    /// Looks at a message that leaves a node.
+    pub fn watch(&mut self, n: usize, message: &Message) {
+        match message {
+            Message::Operations { partition, operations, .. } => {
+                self.oracle.coverage.add("operations: sent", operations.len() as u64);
+                for op in operations {
+                    let write = op.item.value.as_deref().map(write_of);
+                    let verdict = dots::left(&mut self.oracle, n, *partition, op.item.dot, write.flatten());
+                    self.judge(verdict);
+                }
+            }
+            Message::FillChunk(chunk) => {
+                let what = if chunk.end.is_some() { "fill: last part sent" } else { "fill: part sent" };
+                self.oracle.coverage.hit(what);
+                for (_, item) in &chunk.items {
+                    let write = item.value.as_deref().map(write_of);
+                    let verdict = dots::left(&mut self.oracle, n, chunk.partition, item.dot, write.flatten());
+                    self.judge(verdict);
+                }
+            }
+            Message::FillRequest { .. } => self.oracle.coverage.hit("fill: asked for"),
+            Message::ForwardRefused { .. } => self.oracle.coverage.hit("requests: forward refused"),
+            Message::Stability(_) => self.oracle.coverage.hit("stability: told"),
+            Message::Report(reports) => {
+                let promises = reports.iter().filter(|report| report.promise.is_some()).count();
+                self.oracle.coverage.add("tombstones: promises told", promises as u64);
+            }
+            _ => {}
+        }
+    }
+
+    /// The item that a node's store has for a key.
+    pub fn item(&self, n: usize, key: usize) -> Option<Item> {
+        let stored = records::item_key(self.oracle.partition(key), &self.oracle.keys[key]);
+        let bytes = self.nodes[n].disk.get(&stored).expect("memory does not fail")?;
+        Some(records::decode_item(&bytes).expect("items decode"))
+    }
+
+    /// The version that a dot names.
+    pub fn version_of(&self, partition: PartitionId, dot: Dot) -> Option<VersionId> {
+        self.oracle.by_dot.get(&(partition, dot)).copied()
+    }
+
+    /// What a read that gave this value was answered from, seen in the store.
+    pub fn peek(&mut self, n: usize, key: usize, value: Option<&[u8]>) -> Shown {
+        let by_value = value.and_then(write_of).and_then(|write| self.oracle.writes[write].version);
+        let item = self.item(n, key);
+        let stored = item.as_ref().and_then(|item| self.version_of(self.oracle.partition(key), item.dot));
+        match (&item, value) {
+            (None, None) => {
+                self.oracle.coverage.hit("reads: nothing");
+                Shown { node: n, version: None, buried: self.oracle.buried_at(n, key), exact: true }
+            }
+            (Some(item), None) if item.is_tombstone() && stored.is_some() => {
+                self.oracle.coverage.hit("reads: tombstone");
+                Shown { node: n, version: stored, buried: None, exact: true }
+            }
+            (Some(_), Some(_)) if stored == by_value && stored.is_some() => {
+                self.oracle.coverage.hit("reads: value");
+                Shown { node: n, version: stored, buried: None, exact: true }
+            }
+            _ => {
+                self.oracle.coverage.hit("reads: not what the store has");
+                self.oracle.shown_by_value(n, key, by_value)
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Seeds that failed once, each with what was wrong then; all rules on.

@@ -1,0 +1,367 @@
+//! The world: time, nodes, and what passes between them. One step is one event.
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use entail::causal::codec::ContextCodec;
+use entail::cluster::map::ClusterMap;
+use entail::machine::message::{Effect, Input, Message, Request, Response};
+use entail::machine::rules::Rules;
+use entail::machine::{Config, Machine};
+use entail::types::{Epoch, Key};
+
+use crate::event::{Agenda, Event};
+use crate::invariants;
+use crate::network::Network;
+use crate::node::{Incoming, Node, Process};
+use crate::oracle::{Oracle, Session, Shown};
+use crate::profile::{Settings, settings};
+use crate::random::Random;
+use crate::trace::Trace;
+use crate::workload::{Asked, Client};
+
+/// One run.
+#[derive(Debug)]
+pub struct World {
+    /// How large, and which faults.
+    pub settings: Settings,
+    /// The clauses in force.
+    pub rules: Rules,
+    /// The source of chance.
+    pub random: Random,
+    /// Milliseconds since the run began.
+    pub now: u64,
+    /// What is going to happen.
+    pub agenda: Agenda,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// What is between them.
+    pub network: Network,
+    /// The sessions.
+    pub clients: Vec<Client>,
+    /// Sessions as they were at some time, to come back with.
+    pub saved: Vec<Session>,
+    /// Requests without an answer, by serial number.
+    pub asked: BTreeMap<u64, Asked>,
+    /// The serial number of the last request.
+    pub serial: u64,
+    /// What is right.
+    pub oracle: Oracle,
+    /// What happened.
+    pub trace: Trace,
+    /// What went wrong first.
+    pub violation: Option<String>,
+    /// No more faults and no more requests by themselves.
+    pub quiet: bool,
+    /// The text of contexts, once the store is born.
+    pub codec: Option<ContextCodec>,
+    /// The hash of every map that a node acted under.
+    pub maps: BTreeMap<Epoch, u64>,
+    /// Events so far.
+    pub steps: u64,
+}
+
+impl World {
+    /// The run of this profile and seed, at its beginning.
+    pub fn new(profile: &str, seed: u64, rules: Rules, trace: Trace) -> Self {
+        let mut random = Random::new(seed);
+        let settings = settings(profile, &mut random);
+        Self::of(settings, random, rules, trace)
+    }
+
+    /// A run of these settings, at its beginning.
+    pub fn of(settings: Settings, mut random: Random, rules: Rules, trace: Trace) -> Self {
+        let n = settings.nodes;
+        let nodes = (0..n)
+            .map(|i| {
+                let addr = format!("node{}:8085", i + 1).parse().expect("the name is an address");
+                let skew = random.within(0, 2 * settings.skew_ms) as i64 - settings.skew_ms as i64;
+                Node::new(addr, skew, settings.sync_ms)
+            })
+            .collect();
+        let keys = (0..settings.keys).map(|i| Key::new(&format!("key{i}")).expect("not empty")).collect();
+        let oracle = Oracle::new(keys, settings.partitions, n);
+        let clients = (0..settings.clients).map(|_| Client::default()).collect();
+        let mut world = Self {
+            rules,
+            random,
+            now: 0,
+            agenda: Agenda::default(),
+            nodes,
+            network: Network::new(n),
+            clients,
+            saved: Vec::new(),
+            asked: BTreeMap::new(),
+            serial: 0,
+            oracle,
+            trace,
+            violation: None,
+            quiet: false,
+            codec: None,
+            maps: BTreeMap::new(),
+            steps: 0,
+            settings,
+        };
+        for node in 0..n {
+            let when = world.random.within(0, world.settings.start_ms);
+            world.agenda.at(when, Event::Start { node, boot: 0 });
+        }
+        world
+    }
+
+    /// Takes note of a violation; the first one counts.
+    pub fn fail(&mut self, what: String) {
+        self.trace.say(self.now, || format!("*** {what}"));
+        let now = self.now;
+        self.violation.get_or_insert_with(|| format!("{what} [at {now} ms]"));
+    }
+
+    /// Takes note of a verdict.
+    pub fn judge(&mut self, verdict: invariants::Verdict) {
+        if let Err(what) = verdict {
+            self.fail(what);
+        }
+    }
+
+    /// Runs for a while, or until something went wrong.
+    pub fn run_for(&mut self, ms: u64) {
+        self.run_until(self.now + ms, |_| false);
+    }
+
+    /// Runs until a moment, or something went wrong, or `done`; true when done.
+    pub fn run_until(&mut self, end_ms: u64, done: impl Fn(&Self) -> bool) -> bool {
+        while self.violation.is_none() {
+            if done(self) {
+                return true;
+            }
+            match self.agenda.next() {
+                Some((when, event)) if when < end_ms => self.happen(when, event),
+                Some((when, event)) => {
+                    self.agenda.postpone(when, event);
+                    self.now = end_ms;
+                    return false;
+                }
+                None => return false,
+            }
+        }
+        false
+    }
+
+    fn happen(&mut self, when: u64, event: Event) {
+        self.now = when;
+        self.steps += 1;
+        match event {
+            Event::Start { node, boot } => self.start(node, boot),
+            Event::Tick { node, boot } => self.tick(node, boot),
+            Event::Run { node, boot } => self.run(node, boot),
+            Event::SyncEnds { node, boot, batch, applied } => self.sync_ends(node, boot, batch, applied),
+            Event::Deliver { to, boot, envelope } => self.deliver(to, boot, *envelope),
+            Event::Dial { from, boot, to } => self.dial(from, boot, to),
+            Event::Break { from, boot, to, link, if_cut } => {
+                if !if_cut || self.network.severed(from, to) {
+                    self.break_link(from, boot, to, link);
+                }
+            }
+            Event::Client { client } => self.client(client),
+            Event::Answer { client, serial, session } => self.answer(client, serial, session),
+            Event::GiveUp { client, serial } => self.give_up(client, serial),
+            Event::Overdue { serial } => self.judge(invariants::settles::overdue(&self.asked, serial)),
+            Event::Fault => self.fault(),
+            Event::Heal { cut } => self.heal_cut(cut),
+            Event::Room { node } => self.room(node),
+        }
+    }
+
+    // A process's life.
+
+    fn start(&mut self, n: usize, boot: u32) {
+        let node = &self.nodes[n];
+        if node.boot != boot || node.process.is_some() || node.dead {
+            return;
+        }
+        let config = Config {
+            address: node.addr.clone(),
+            view: self.nodes.iter().map(|node| node.addr.clone()).collect(),
+            shard_count: Some(self.settings.shards),
+            partitions: self.settings.partitions,
+            write_copies: self.settings.write_copies,
+            max_waiting: self.settings.max_waiting,
+            max_unapplied_bytes: self.settings.max_unapplied_bytes,
+            seed: self.random.seed(),
+            rules: self.rules,
+        };
+        let origin_ms = self.random.within(1, 1_000_000);
+        let mut now = node.clocks(self.now);
+        now.mono_ms += origin_ms;
+        match Machine::open(config, &node.disk, now) {
+            Ok(machine) => self.nodes[n].process = Some(Process::new(machine, origin_ms)),
+            Err(error) => return self.fail(format!("node{} does not start: {error}", n + 1)),
+        }
+        self.nodes[n].boot += 1;
+        let boot = self.nodes[n].boot;
+        self.trace.say(self.now, || format!("node{} starts", n + 1));
+        self.oracle.coverage.hit("process: started");
+        self.agenda.at(self.now, Event::Tick { node: n, boot });
+        for to in (0..self.nodes.len()).filter(|to| *to != n) {
+            let when = self.now + self.random.within(1, 30);
+            self.agenda.at(when, Event::Dial { from: n, boot, to });
+        }
+    }
+
+    fn tick(&mut self, n: usize, boot: u32) {
+        if self.nodes[n].runs(boot) {
+            self.give(n, Input::Tick);
+            let when = self.now + self.random.within(10, 22);
+            self.agenda.at(when, Event::Tick { node: n, boot });
+        }
+    }
+
+    /// The machine of a node that is up.
+    pub fn machine(&self, n: usize) -> &Machine {
+        &self.nodes[n].process.as_ref().expect("the caller knows that the node is up").machine
+    }
+
+    /// The process of a node that is up.
+    pub fn process(&mut self, n: usize) -> &mut Process {
+        self.nodes[n].process.as_mut().expect("the caller knows that the node is up")
+    }
+
+    /// Puts an input into a node's inbox.
+    pub fn give(&mut self, n: usize, input: Input) {
+        self.take(n, Incoming { input, shown: None });
+    }
+
+    /// Puts an input into the inbox of a node that is up, with what is known of it.
+    pub fn take(&mut self, n: usize, incoming: Incoming) {
+        let process = self.process(n);
+        process.inbox.push(incoming);
+        if !mem::replace(&mut process.awake, true) {
+            let boot = self.nodes[n].boot;
+            let pause = match self.random.percent(20) {
+                true => self.random.within(0, 2 + self.nodes[n].stall_ms),
+                false => 0,
+            };
+            self.agenda.at(self.now + pause, Event::Run { node: n, boot });
+        }
+    }
+
+    /// Works off an inbox: all inputs, then one flush, then the effects.
+    fn run(&mut self, n: usize, boot: u32) {
+        if !self.nodes[n].runs(boot) {
+            return;
+        }
+        let clocks = self.nodes[n].clocks(self.now);
+        self.process(n).awake = false;
+        let mut effects = Vec::new();
+        for incoming in mem::take(&mut self.process(n).inbox) {
+            self.trace.note(self.now, n, "<-", &incoming.input);
+            let mut new = Vec::new();
+            let node = &mut self.nodes[n];
+            let process = node.process.as_mut().expect("it runs");
+            process.machine.step(clocks, incoming.input, &node.disk, &mut new);
+            for effect in new {
+                let shown = self.witness(n, &effect, incoming.shown.as_deref());
+                effects.push((effect, shown));
+            }
+        }
+        let mut new = Vec::new();
+        let node = &mut self.nodes[n];
+        let process = node.process.as_mut().expect("it runs");
+        if let Some(batch) = process.machine.flush(&node.disk, &mut new) {
+            process.unsynced = Some((batch, node.disk.applied()));
+        }
+        for effect in new {
+            let shown = self.witness(n, &effect, None);
+            effects.push((effect, shown));
+        }
+        self.learn(n);
+        self.begin_sync(n);
+        for (effect, shown) in effects {
+            self.trace.note(self.now, n, "->", &effect);
+            self.effect(n, effect, shown);
+        }
+    }
+
+    fn begin_sync(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        let (boot, sync_ms) = (node.boot, node.sync_ms);
+        let process = node.process.as_mut().expect("the caller knows that the node is up");
+        if process.syncing {
+            return;
+        }
+        if let Some((batch, applied)) = process.unsynced.take() {
+            process.syncing = true;
+            let when = self.now + self.random.within(1, sync_ms);
+            self.agenda.at(when, Event::SyncEnds { node: n, boot, batch, applied });
+        }
+    }
+
+    fn sync_ends(&mut self, n: usize, boot: u32, batch: u64, applied: u64) {
+        if !self.nodes[n].runs(boot) {
+            return;
+        }
+        self.nodes[n].disk.sync_to(applied);
+        self.oracle.holdings[n].synced(applied);
+        self.process(n).syncing = false;
+        self.begin_sync(n);
+        self.give(n, Input::Synced(batch));
+    }
+
+    fn effect(&mut self, n: usize, effect: Effect, shown: Option<Box<Shown>>) {
+        match effect {
+            Effect::Send { to, message } => {
+                self.watch(n, &message);
+                self.send(n, &to, message, shown);
+            }
+            Effect::Reply { id, response } => self.reply(n, id, response, shown),
+            Effect::MapChanged(map) => self.map_changed(n, &map),
+            Effect::Warn(_) => self.oracle.coverage.hit("process: warned"),
+            Effect::Fatal(error) => self.fail(format!("node{} gives up: {error}", n + 1)),
+        }
+    }
+
+    fn map_changed(&mut self, n: usize, map: &ClusterMap) {
+        let verdict = invariants::birth::check(&mut self.maps, n, map);
+        self.judge(verdict);
+        if map.is_born() && self.codec.is_none() {
+            self.oracle.coverage.hit("store: born");
+            self.trace.say(self.now, || format!("the store is born at node{}", n + 1));
+            self.codec = Some(ContextCodec::new(map.cluster_id, map.secret, map.partitions()));
+        }
+    }
+
+    /// The index of a request's key.
+    pub fn key_of(&self, request: &Request) -> Option<usize> {
+        match request {
+            Request::Get { key, .. } | Request::Put { key, .. } | Request::Delete { key, .. } => {
+                self.oracle.key_index(key)
+            }
+            Request::KeyCount { .. } => None,
+        }
+    }
+
+    /// What a read in this effect was answered from, if there is one: seen in the store in the very step, or, for an
+    /// answer passed on, when it was given.
+    fn witness(&mut self, n: usize, effect: &Effect, passed_on: Option<&Shown>) -> Option<Box<Shown>> {
+        let (key, response) = match effect {
+            Effect::Reply { id, response } => {
+                let serial = self.nodes[n].process.as_ref()?.requests.get(id)?;
+                (self.asked.get(serial)?.key, response)
+            }
+            Effect::Send { to, message: Message::ForwardReply { id, response } } => {
+                let to = self.node_index(to);
+                (*self.process(n).serving.get(&(to, *id))?, response)
+            }
+            _ => return None,
+        };
+        let value = match response {
+            Response::Value { value, .. } => Some(value),
+            Response::Missing { .. } => None,
+            _ => return None,
+        };
+        if let (Some(shown), Effect::Reply { .. }) = (passed_on, effect) {
+            return Some(Box::new(shown.clone()));
+        }
+        Some(Box::new(self.peek(n, key, value.map(|v| &v[..]))))
+    }
+}
