@@ -105,6 +105,16 @@ impl Stay {
     pub fn serves(&self) -> bool {
         self.state == PeerState::Serving
     }
+
+    /// True for a peer that is being filled.
+    pub fn is_joining(&self) -> bool {
+        self.state == PeerState::Joining
+    }
+
+    /// True for a peer that only gives.
+    pub fn is_leaving(&self) -> bool {
+        self.state == PeerState::Leaving
+    }
 }
 
 impl Row {
