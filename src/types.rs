@@ -167,6 +167,10 @@ number! {
     Epoch(u64)
 }
 number! {
+    /// A line of maps: zero from a store's birth on; a recovery by force draws another.
+    BranchId(u64)
+}
+number! {
     /// A shard, 1 to the count.
     ShardId(u32)
 }

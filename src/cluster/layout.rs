@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::map::{ClusterMap, Layout, PeerState, Row, Stay};
-use crate::types::{ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, ShardId, StayId};
+use crate::types::{BranchId, ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, ShardId, StayId};
 
 /// The most partitions that a store can have: every node keeps a row for each, and every context may name each.
 pub const MAX_PARTITIONS: u32 = 65_536;
@@ -110,11 +110,16 @@ pub fn map_zero(view: &[NodeAddr], shard_count: u32, partitions: u32) -> Cluster
     };
     ClusterMap {
         cluster_id: ClusterId(0),
+        branch: BranchId(0),
         epoch: Epoch(0),
         parent_hash: 0,
         secret: ContextSecret::default(),
         nodes,
+        out: BTreeSet::new(),
+        former: BTreeMap::new(),
+        forgotten: BTreeSet::new(),
         layout,
+        target: None,
         rows: vec![Row::default(); partitions as usize],
         voters: Vec::new(),
     }
@@ -151,16 +156,16 @@ pub fn map_one(
         parent_hash: zero.hash(),
         secret,
         nodes,
-        layout: zero.layout.clone(),
         rows: zero.layout.partitions.iter().map(|shard| shards[shard.0 as usize - 1].clone()).collect(),
         voters: voters(&members),
+        ..zero.clone()
     }
 }
 
 /// The row of a partition that these nodes hold from the store's birth: there is nothing to be filled with, so all
 /// serve.
 fn first_row(incarnations: &[Incarnation]) -> Row {
-    let serving = |&incarnation| Stay { incarnation, state: PeerState::Serving, lost: false };
+    let serving = |&incarnation| Stay::new(incarnation, PeerState::Serving);
     Row {
         version: Epoch(1),
         next_stay: StayId(incarnations.len() as u32),

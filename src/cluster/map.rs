@@ -1,26 +1,39 @@
 //! The cluster map: who belongs to the store and who holds what. One small versioned value, agreed on epoch by epoch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
+use crate::types::{BranchId, ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
 
 /// One epoch's map. Map 0 follows from the start settings alone and binds nobody; map 1 is the store's birth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterMap {
     /// The store's id; zero in map 0.
     pub cluster_id: ClusterId,
+    /// Which line of maps this is: zero from birth on, another with each recovery by force.
+    pub branch: BranchId,
     /// The map's number.
     pub epoch: Epoch,
     /// [`ClusterMap::hash`] of the map before; zero in map 0.
     pub parent_hash: u64,
     /// The key of the contexts' authentication codes, drawn in map 1. No RPC shows it to tools.
     pub secret: ContextSecret,
-    /// The nodes, each bound to the incarnation that may act under its address (`None` in map 0).
+    /// The nodes, each bound to the incarnation that may act under its address (`None` in map 0, and for a forgotten
+    /// node that is the last member of its shard, until somebody new starts there).
     pub nodes: BTreeMap<NodeAddr, Option<Incarnation>>,
+    /// Of these, the nodes that the operator took out: in no layout, not in the view, voters of nothing. They give what
+    /// they hold and go on forwarding, until they are admitted again.
+    pub out: BTreeSet<NodeAddr>,
+    /// Incarnations that are bound no more but still have stays, with the address they had: how the operator's word on
+    /// an address finds those whose disk is lost.
+    pub former: BTreeMap<Incarnation, NodeAddr>,
+    /// Incarnations that the operator gave up, for ever: none of them is ever bound again.
+    pub forgotten: BTreeSet<Incarnation>,
     /// The layout in force.
     pub layout: Layout,
+    /// The layout wanted, while something changes.
+    pub target: Option<Target>,
     /// One row a partition.
     pub rows: Vec<Row>,
     /// Who decides the next map.
@@ -34,6 +47,15 @@ pub struct Layout {
     pub shards: Vec<Vec<NodeAddr>>,
     /// The shard of each partition.
     pub partitions: Vec<ShardId>,
+}
+
+/// A layout on its way to be in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// What is wanted.
+    pub layout: Layout,
+    /// What was asked for, in a few words for logs and `GET …/reshard`.
+    pub name: String,
 }
 
 /// What the map says of one partition.
@@ -56,6 +78,10 @@ pub struct Stay {
     pub state: PeerState,
     /// It will never tell what it held; only a Leaving peer may be lost.
     pub lost: bool,
+    /// … because the operator said so; only a lost one may be.
+    pub lost_by_word: bool,
+    /// The epoch from which it serves a partition whose writes were all lost: the least floor of its replica.
+    pub begun_empty: Option<Epoch>,
 }
 
 /// What a peer does for its partition (rule R4).
@@ -67,6 +93,28 @@ pub enum PeerState {
     Serving,
     /// Only gives what it holds.
     Leaving,
+}
+
+impl Stay {
+    /// A stay in its first state, nothing lost.
+    pub fn new(incarnation: Incarnation, state: PeerState) -> Self {
+        Self { incarnation, state, lost: false, lost_by_word: false, begun_empty: None }
+    }
+
+    /// True for a peer that answers reads and coordinates writes.
+    pub fn serves(&self) -> bool {
+        self.state == PeerState::Serving
+    }
+
+    /// True for a peer that is being filled.
+    pub fn is_joining(&self) -> bool {
+        self.state == PeerState::Joining
+    }
+
+    /// True for a peer that only gives.
+    pub fn is_leaving(&self) -> bool {
+        self.state == PeerState::Leaving
+    }
 }
 
 impl Row {
@@ -110,6 +158,25 @@ impl ClusterMap {
         self.layout.shard_of(node)
     }
 
+    /// The layout wanted: the target, or else the one in force.
+    pub fn wanted_layout(&self) -> &Layout {
+        self.target.as_ref().map_or(&self.layout, |target| &target.layout)
+    }
+
+    /// The nodes that are to hold a partition.
+    ///
+    /// # Panics
+    /// On a partition that this store does not have.
+    pub fn wanted(&self, partition: PartitionId) -> &[NodeAddr] {
+        let layout = self.wanted_layout();
+        layout.members(layout.partitions[partition.0 as usize]).unwrap_or_default()
+    }
+
+    /// The nodes that the operator has not taken out: those of the view that are live.
+    pub fn present(&self) -> impl Iterator<Item = &NodeAddr> {
+        self.nodes.keys().filter(|node| !self.out.contains(*node))
+    }
+
     /// A hash of the whole map, for `parent_hash` and, of map 0, for telling differing settings.
     pub fn hash(&self) -> u64 {
         let bytes = postcard::to_allocvec(self).expect("a map is plain data and always encodes");
@@ -127,5 +194,37 @@ impl Layout {
     pub fn members(&self, shard: ShardId) -> Option<&[NodeAddr]> {
         let index = (shard.0 as usize).checked_sub(1)?;
         self.shards.get(index).map(Vec::as_slice)
+    }
+
+    /// The same partitions and shards, with this node in none of them.
+    #[must_use]
+    pub fn without(&self, node: &NodeAddr) -> Self {
+        let mut layout = self.clone();
+        for shard in &mut layout.shards {
+            shard.retain(|member| member != node);
+        }
+        layout
+    }
+
+    /// Why this is no layout of so many partitions, if it is none: every partition in a shard, every shard with sorted
+    /// members, every node in at most one.
+    ///
+    /// # Errors
+    /// What is wrong, for the log.
+    pub fn check(&self, partitions: usize) -> Result<(), &'static str> {
+        if self.partitions.len() != partitions {
+            return Err("it has not one shard a partition");
+        }
+        if self.partitions.iter().any(|shard| self.members(*shard).is_none()) {
+            return Err("it gives a partition to a shard that it does not have");
+        }
+        let mut named = BTreeSet::new();
+        if !self.shards.iter().flatten().all(|node| named.insert(node)) {
+            return Err("it has a node in two shards");
+        }
+        if !self.shards.iter().all(|shard| shard.is_sorted()) {
+            return Err("it has a shard whose nodes are not sorted");
+        }
+        Ok(())
     }
 }

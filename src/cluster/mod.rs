@@ -4,3 +4,4 @@ pub mod detector;
 pub mod layout;
 pub mod map;
 pub mod paxos;
+pub mod plan;

@@ -7,7 +7,7 @@ use crate::causal::context::Context;
 use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
-use crate::cluster::map::ClusterMap;
+use crate::cluster::map::{ClusterMap, Layout};
 use crate::cluster::paxos::PaxosMessage;
 use crate::machine::message::{FillChunk, Message, Request, Response};
 
@@ -76,7 +76,13 @@ fn response(response: &Response) -> usize {
 }
 
 fn map(map: &ClusterMap) -> usize {
-    let rows: usize = map.rows.iter().map(|row| 32 + 40 * row.peers.len()).sum();
-    let members: usize = map.layout.shards.iter().map(|nodes| 8 + ADDRESS * nodes.len()).sum();
-    HEAD + rows + members + (ADDRESS + 24) * map.nodes.len() + 6 * map.layout.partitions.len() + 18 * map.voters.len()
+    let rows: usize = map.rows.iter().map(|row| 32 + 56 * row.peers.len()).sum();
+    let target = map.target.as_ref().map_or(0, |target| 16 + target.name.len() + layout(&target.layout));
+    let nodes = (ADDRESS + 24) * (map.nodes.len() + map.former.len()) + ADDRESS * map.out.len();
+    HEAD + rows + layout(&map.layout) + target + nodes + 18 * (map.voters.len() + map.forgotten.len())
+}
+
+fn layout(layout: &Layout) -> usize {
+    let members: usize = layout.shards.iter().map(|nodes| 8 + ADDRESS * nodes.len()).sum();
+    16 + members + 6 * layout.partitions.len()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Node;
-use crate::cluster::map::{ClusterMap, Row, Stay};
+use crate::cluster::map::{ClusterMap, Layout, Row, Stay, Target};
 use crate::machine::{PartitionStatus, PeerStatus};
 use crate::types::{Incarnation, NodeAddr, PartitionId, StayId};
 use crate::wire::Local;
@@ -83,29 +83,39 @@ fn map_reply(map: &ClusterMap, only: Option<PartitionId>) -> GetMapReply {
         epoch: map.epoch.0,
         parent_hash: format!("{:016x}", map.parent_hash),
         nodes: map.nodes.iter().map(node).collect(),
-        shards: shards(map),
+        shards: shards(&map.layout),
         partitions: map.partitions(),
         rows: shown.map(|(partition, row)| row_reply(map, partition, row)).collect(),
         voters: map.voters.iter().map(Incarnation::to_string).collect(),
+        target: map.target.as_ref().map(target),
+        out: map.out.iter().map(NodeAddr::to_string).collect(),
+        forgotten: map.forgotten.iter().map(Incarnation::to_string).collect(),
+        branch: map.branch.0,
     }
 }
 
-fn shards(map: &ClusterMap) -> Vec<get_map_reply::Shard> {
+fn target(target: &Target) -> get_map_reply::Target {
+    get_map_reply::Target { name: target.name.clone(), shards: shards(&target.layout) }
+}
+
+fn shards(layout: &Layout) -> Vec<get_map_reply::Shard> {
     let shard = |(id, nodes): (u32, &Vec<NodeAddr>)| get_map_reply::Shard {
         id,
         nodes: nodes.iter().map(|node| node.as_str().to_owned()).collect(),
-        partitions: map.layout.partitions.iter().filter(|shard| shard.0 == id).count() as u32,
+        partitions: layout.partitions.iter().filter(|shard| shard.0 == id).count() as u32,
     };
-    (1..).zip(&map.layout.shards).map(shard).collect()
+    (1..).zip(&layout.shards).map(shard).collect()
 }
 
 fn row_reply(map: &ClusterMap, partition: PartitionId, row: &Row) -> get_map_reply::Row {
     let peer = |(number, stay): (&StayId, &Stay)| get_map_reply::Peer {
         stay: number.0,
-        node: map.address_of(stay.incarnation).map(|node| node.as_str().to_owned()).unwrap_or_default(),
+        node: address(map, stay.incarnation).map(|node| node.as_str().to_owned()).unwrap_or_default(),
         incarnation: stay.incarnation.to_string(),
         state: state_to_proto(stay.state).into(),
         lost: stay.lost,
+        lost_by_word: stay.lost_by_word,
+        begun_empty: stay.begun_empty.map(|epoch| epoch.0),
     };
     get_map_reply::Row {
         partition: partition.0,
@@ -114,6 +124,11 @@ fn row_reply(map: &ClusterMap, partition: PartitionId, row: &Row) -> get_map_rep
         next_stay: row.next_stay.0,
         peers: row.peers.iter().map(peer).collect(),
     }
+}
+
+/// Where the incarnation is bound, or was.
+fn address(map: &ClusterMap, incarnation: Incarnation) -> Option<&NodeAddr> {
+    map.address_of(incarnation).or_else(|| map.former.get(&incarnation))
 }
 
 fn partition(status: &PartitionStatus) -> get_vectors_reply::Partition {

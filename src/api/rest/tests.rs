@@ -20,7 +20,8 @@ use tower::ServiceExt;
 use super::{Backend, Limits, router};
 use crate::causal::codec::ContextCodec;
 use crate::causal::context::Context;
-use crate::cluster::map::{ClusterMap, Layout, Row};
+use crate::cluster::layout::map_zero;
+use crate::cluster::map::{ClusterMap, Layout};
 use crate::machine::message::{Request, Response};
 use crate::types::{ClusterId, ContextSecret, Epoch, Key, NodeAddr, PartitionId, ShardId, StayId};
 
@@ -66,12 +67,9 @@ fn fake() -> Fake {
         map: ClusterMap {
             cluster_id: ClusterId(1),
             epoch: Epoch(1),
-            parent_hash: 0,
-            secret: ContextSecret::default(),
             nodes: (1..=7).map(|i| (node(i), None)).collect(),
             layout,
-            rows: vec![Row::default(); PARTITIONS as usize],
-            voters: vec![],
+            ..map_zero(&[], 1, PARTITIONS)
         },
         view: Some([7, 6, 5, 4, 2, 1].map(node).to_vec()),
         ready: Ok(()),

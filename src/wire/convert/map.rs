@@ -1,15 +1,15 @@
 //! The cluster map as nodes send it to each other, and the messages that decide the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::value::{state, state_to_proto};
 use super::{WireError, address, cluster_id, id_to_proto, incarnation};
-use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay};
+use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay, Target};
 use crate::cluster::paxos::{Ballot, PaxosMessage};
-use crate::types::{ContextSecret, Epoch, Incarnation, NodeAddr, ShardId, StayId};
+use crate::types::{BranchId, ContextSecret, Epoch, Incarnation, NodeAddr, ShardId, StayId};
 use crate::wire::proto;
 use proto::cluster_map;
 use proto::paxos::{Accept, Accepted, Kind, Prepare, Promise, Rejected};
@@ -19,8 +19,9 @@ pub fn map_to_proto(map: &ClusterMap) -> proto::ClusterMap {
         address: address.as_str().to_owned(),
         incarnation: bound.map(|incarnation| id_to_proto(incarnation.0)),
     };
-    let shard = |nodes: &Vec<NodeAddr>| cluster_map::Shard {
-        nodes: nodes.iter().map(|address| address.as_str().to_owned()).collect(),
+    let former = |(incarnation, address): (&Incarnation, &NodeAddr)| cluster_map::Former {
+        incarnation: id_to_proto(incarnation.0),
+        address: address.as_str().to_owned(),
     };
     proto::ClusterMap {
         cluster_id: id_to_proto(map.cluster_id.0),
@@ -28,10 +29,30 @@ pub fn map_to_proto(map: &ClusterMap) -> proto::ClusterMap {
         parent_hash: map.parent_hash,
         secret: Bytes::copy_from_slice(&map.secret.0),
         nodes: map.nodes.iter().map(node).collect(),
-        shards: map.layout.shards.iter().map(shard).collect(),
+        shards: shards_to_proto(&map.layout),
         partition_shards: map.layout.partitions.iter().map(|shard| shard.0).collect(),
         rows: map.rows.iter().map(row_to_proto).collect(),
         voters: map.voters.iter().map(|voter| id_to_proto(voter.0)).collect(),
+        target: map.target.as_ref().map(target_to_proto),
+        out: map.out.iter().map(|address| address.as_str().to_owned()).collect(),
+        former: map.former.iter().map(former).collect(),
+        forgotten: map.forgotten.iter().map(|incarnation| id_to_proto(incarnation.0)).collect(),
+        branch: map.branch.0,
+    }
+}
+
+fn shards_to_proto(layout: &Layout) -> Vec<cluster_map::Shard> {
+    let shard = |nodes: &Vec<NodeAddr>| cluster_map::Shard {
+        nodes: nodes.iter().map(|address| address.as_str().to_owned()).collect(),
+    };
+    layout.shards.iter().map(shard).collect()
+}
+
+fn target_to_proto(target: &Target) -> cluster_map::Target {
+    cluster_map::Target {
+        name: target.name.clone(),
+        shards: shards_to_proto(&target.layout),
+        partition_shards: target.layout.partitions.iter().map(|shard| shard.0).collect(),
     }
 }
 
@@ -42,14 +63,16 @@ pub fn map(received: proto::ClusterMap) -> Result<ClusterMap, WireError> {
         <[u8; 16]>::try_from(secret).map_err(|_| WireError::Length { field: "map.secret", found: secret.len() })?;
     let map = ClusterMap {
         cluster_id: cluster_id("map.cluster_id", &received.cluster_id)?,
+        branch: BranchId(received.branch),
         epoch: Epoch(received.epoch),
         parent_hash: received.parent_hash,
         secret: ContextSecret(secret),
         nodes: nodes(received.nodes)?,
-        layout: Layout {
-            shards: received.shards.iter().map(shard).collect::<Result<_, _>>()?,
-            partitions: received.partition_shards.into_iter().map(ShardId).collect(),
-        },
+        out: ascending("map.out", received.out.iter().map(|node| address("map.out", node)))?,
+        former: former(&received.former)?,
+        forgotten: ascending("map.forgotten", received.forgotten.iter().map(|id| incarnation("map.forgotten", id)))?,
+        layout: layout(&received.shards, received.partition_shards)?,
+        target: received.target.map(target).transpose()?,
         rows: received.rows.into_iter().map(row).collect::<Result<_, _>>()?,
         voters: received.voters.iter().map(|id| incarnation("map.voters", id)).collect::<Result<_, _>>()?,
     };
@@ -58,20 +81,48 @@ pub fn map(received: proto::ClusterMap) -> Result<ClusterMap, WireError> {
 }
 
 fn check(map: &ClusterMap) -> Result<(), WireError> {
-    let Layout { shards, partitions } = &map.layout;
-    if partitions.len() != map.rows.len() {
-        return Err(WireError::Map("it has not one shard a partition"));
+    for layout in [&map.layout, map.wanted_layout()] {
+        layout.check(map.rows.len()).map_err(WireError::Map)?;
+        if layout.shards.iter().flatten().any(|node| !map.nodes.contains_key(node)) {
+            return Err(WireError::Map("it has a node in a shard that is not among its nodes"));
+        }
     }
-    if partitions.iter().any(|shard| map.layout.members(*shard).is_none()) {
-        return Err(WireError::Map("it gives a partition to a shard that it does not have"));
-    }
-    if shards.iter().flatten().any(|node| !map.nodes.contains_key(node)) {
-        return Err(WireError::Map("it has a node in a shard that is not among its nodes"));
+    if map.out.iter().any(|node| !map.nodes.contains_key(node)) {
+        return Err(WireError::Map("it took out a node that is not among its nodes"));
     }
     if map.rows.iter().any(|row| row.version > map.epoch) {
         return Err(WireError::Map("a row is newer than the map"));
     }
     Ok(())
+}
+
+/// A list that stands for a set.
+fn ascending<T: Ord>(
+    field: &'static str,
+    list: impl Iterator<Item = Result<T, WireError>>,
+) -> Result<BTreeSet<T>, WireError> {
+    let list = list.collect::<Result<Vec<_>, _>>()?;
+    if list.is_sorted_by(|a, b| a < b) { Ok(list.into_iter().collect()) } else { Err(WireError::Order(field)) }
+}
+
+fn former(received: &[cluster_map::Former]) -> Result<BTreeMap<Incarnation, NodeAddr>, WireError> {
+    let former = received
+        .iter()
+        .map(|was| {
+            let bound = incarnation("map.former.incarnation", &was.incarnation)?;
+            Ok((bound, address("map.former.address", &was.address)?))
+        })
+        .collect::<Result<BTreeMap<_, _>, _>>()?;
+    if former.len() == received.len() { Ok(former) } else { Err(WireError::Order("map.former")) }
+}
+
+fn layout(shards: &[cluster_map::Shard], partitions: Vec<u32>) -> Result<Layout, WireError> {
+    let shards = shards.iter().map(shard).collect::<Result<_, _>>()?;
+    Ok(Layout { shards, partitions: partitions.into_iter().map(ShardId).collect() })
+}
+
+fn target(received: cluster_map::Target) -> Result<Target, WireError> {
+    Ok(Target { layout: layout(&received.shards, received.partition_shards)?, name: received.name })
 }
 
 fn nodes(received: Vec<cluster_map::Node>) -> Result<BTreeMap<NodeAddr, Option<Incarnation>>, WireError> {
@@ -94,6 +145,8 @@ fn row_to_proto(row: &Row) -> cluster_map::Row {
         incarnation: id_to_proto(stay.incarnation.0),
         state: state_to_proto(stay.state).into(),
         lost: stay.lost,
+        lost_by_word: stay.lost_by_word,
+        begun_empty: stay.begun_empty.map(|epoch| epoch.0),
     };
     cluster_map::Row { version: row.version.0, next_stay: row.next_stay.0, peers: row.peers.iter().map(peer).collect() }
 }
@@ -114,9 +167,14 @@ fn peer(received: cluster_map::Peer) -> Result<(StayId, Stay), WireError> {
         incarnation: incarnation("map.rows.peers.incarnation", &received.incarnation)?,
         state: state("map.rows.peers.state", received.state)?,
         lost: received.lost,
+        lost_by_word: received.lost_by_word,
+        begun_empty: received.begun_empty.map(Epoch),
     };
     if stay.lost && stay.state != PeerState::Leaving {
         return Err(WireError::Map("a peer that is not leaving is lost"));
+    }
+    if stay.lost_by_word && !stay.lost {
+        return Err(WireError::Map("a peer is lost by the operator's word but not lost"));
     }
     Ok((StayId(received.stay), stay))
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
 use prost::Message as _;
 
 use super::*;
@@ -13,11 +14,12 @@ use crate::causal::context::Context;
 use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
-use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay};
+use crate::cluster::layout::map_zero;
+use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay, Target};
 use crate::cluster::paxos::{Ballot, PaxosMessage};
 use crate::error::Code;
 use crate::machine::message::{ClockPromise, FillChunk, FillEnd, PartitionReport, Request, Response, StabilityReport};
-use crate::types::{ContextSecret, Dot, Key, ShardId, StayId, Timestamp};
+use crate::types::{BranchId, ContextSecret, Dot, Key, ShardId, StayId, Timestamp};
 use crate::wire::outbox::Outbox;
 use crate::wire::weight::weight;
 
@@ -118,10 +120,10 @@ fn response() -> impl Strategy<Value = Response> {
 
 fn stay() -> impl Strategy<Value = Stay> {
     let state = prop::sample::select(vec![PeerState::Joining, PeerState::Serving, PeerState::Leaving]);
-    (incarnation(), state, any::<bool>()).prop_map(|(incarnation, state, lost)| Stay {
-        incarnation,
-        state,
-        lost: lost && state == PeerState::Leaving,
+    let empty = option::of(epoch());
+    (incarnation(), state, any::<[bool; 2]>(), empty).prop_map(|(incarnation, state, [lost, by_word], begun_empty)| {
+        let lost = lost && state == PeerState::Leaving;
+        Stay { incarnation, state, lost, lost_by_word: lost && by_word, begun_empty }
     })
 }
 
@@ -133,31 +135,42 @@ fn row(epoch: u64) -> impl Strategy<Value = Row> {
     })
 }
 
+/// These nodes in two shards, and the partitions in either.
+fn layout(nodes: Vec<NodeAddr>) -> impl Strategy<Value = Layout> {
+    (0..=nodes.len(), vec((1..=2u32).prop_map(ShardId), PARTITIONS as usize)).prop_map(move |(cut, partitions)| {
+        let (first, second) = nodes.split_at(cut);
+        Layout { shards: vec![first.to_vec(), second.to_vec()], partitions }
+    })
+}
+
 fn map() -> impl Strategy<Value = Arc<ClusterMap>> {
     let nodes = btree_map(address(), option::of(incarnation()), 2..6);
-    (any::<(u128, u64, u64, [u8; 16])>(), nodes, vec(incarnation(), 0..5)).prop_flat_map(
-        |((id, epoch, parent_hash, secret), nodes, voters)| {
-            (vec(row(epoch), PARTITIONS as usize), vec(1..=2u32, PARTITIONS as usize)).prop_map(
-                move |(rows, shards)| {
-                    let addresses: Vec<_> = nodes.keys().cloned().collect();
-                    let (first, second) = addresses.split_at(1);
-                    Arc::new(ClusterMap {
-                        cluster_id: ClusterId(id),
-                        epoch: Epoch(epoch),
-                        parent_hash,
-                        secret: ContextSecret(secret),
-                        nodes: nodes.clone(),
-                        layout: Layout {
-                            shards: vec![first.to_vec(), second.to_vec()],
-                            partitions: shards.into_iter().map(ShardId).collect(),
-                        },
-                        rows,
-                        voters: voters.clone(),
-                    })
-                },
-            )
-        },
-    )
+    (any::<(u128, u64, u64, [u8; 16])>(), nodes).prop_flat_map(|((id, epoch, parent_hash, secret), nodes)| {
+        let addresses: Vec<_> = nodes.keys().cloned().collect();
+        let target = (layout(addresses.clone()), "\\PC{0,20}").prop_map(|(layout, name)| Target { layout, name });
+        let layouts = (layout(addresses.clone()), option::of(target), subsequence(addresses.clone(), 0..3));
+        let ids = (vec(incarnation(), 0..5), btree_set(incarnation(), 0..3), any::<u64>());
+        let former = btree_map(incarnation(), select(addresses), 0..3);
+        (vec(row(epoch), PARTITIONS as usize), layouts, ids, former).prop_map(
+            move |(rows, (layout, target, out), (voters, forgotten, branch), former)| {
+                Arc::new(ClusterMap {
+                    cluster_id: ClusterId(id),
+                    branch: BranchId(branch),
+                    epoch: Epoch(epoch),
+                    parent_hash,
+                    secret: ContextSecret(secret),
+                    nodes: nodes.clone(),
+                    out: out.into_iter().collect(),
+                    former,
+                    forgotten,
+                    layout,
+                    target,
+                    rows,
+                    voters,
+                })
+            },
+        )
+    })
 }
 
 fn ballot() -> impl Strategy<Value = Ballot> {
@@ -347,21 +360,20 @@ fn malformed_messages_name_the_field() {
 fn a_map_that_contradicts_itself_is_refused() {
     let node: NodeAddr = "node1:80".parse().unwrap();
     let good = ClusterMap {
-        cluster_id: ClusterId(1),
         epoch: Epoch(3),
-        parent_hash: 1,
-        secret: ContextSecret([1; 16]),
-        nodes: [(node.clone(), None)].into(),
-        layout: Layout { shards: vec![vec![node]], partitions: vec![ShardId(1)] },
         rows: vec![Row { version: Epoch(3), next_stay: StayId(1), peers: Default::default() }],
-        voters: Vec::new(),
+        ..map_zero(std::slice::from_ref(&node), 1, 1)
     };
     let read = |map: &ClusterMap| {
         READER.message(message_to_proto(&Message::MapPush(Arc::new(map.clone()))).unwrap()).map(|_| ())
     };
     assert_eq!(read(&good), Ok(()));
-    let stay = Stay { incarnation: Incarnation(1), state: PeerState::Serving, lost: false };
-    let contradictions: [&dyn Fn(&mut ClusterMap); 7] = [
+    let stay = Stay::new(Incarnation(1), PeerState::Serving);
+    let target = |layout: Layout| Some(Target { layout, name: "reshard to 1".to_owned() });
+    let nowhere = target(Layout { partitions: vec![ShardId(2)], ..good.layout.clone() });
+    let stranger = "node2:80".parse::<NodeAddr>().unwrap();
+    let strange = target(Layout { shards: vec![vec![stranger.clone()]], ..good.layout.clone() });
+    let contradictions: [&dyn Fn(&mut ClusterMap); 12] = [
         &|map| map.layout.partitions.clear(),
         &|map| map.layout.partitions[0] = ShardId(2),
         &|map| map.layout.partitions[0] = ShardId(0),
@@ -369,6 +381,11 @@ fn a_map_that_contradicts_itself_is_refused() {
         &|map| map.rows[0].version = Epoch(4),
         &|map| map.rows[0].peers = [(StayId(1), stay)].into(),
         &|map| map.rows[0].peers = [(StayId(0), Stay { lost: true, ..stay })].into(),
+        &|map| map.rows[0].peers = [(StayId(0), Stay { lost_by_word: true, state: PeerState::Leaving, ..stay })].into(),
+        &|map| map.layout.shards.push(vec![node.clone()]),
+        &|map| map.target = nowhere.clone(),
+        &|map| map.target = strange.clone(),
+        &|map| map.out = [stranger.clone()].into(),
     ];
     for (number, contradict) in contradictions.iter().enumerate() {
         let mut map = good.clone();
