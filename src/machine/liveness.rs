@@ -12,6 +12,9 @@ const PING_MS: u64 = 500;
 /// The shortest pause between two asks for, or two gifts of, a map to one node, in milliseconds.
 const MAP_PAUSE_MS: u64 = 100;
 
+/// Answers that are kept for a node until there is a connection to it; more are dropped, and time out there.
+const MAX_OWED: usize = 1_024;
+
 /// What this node knows of its connection to another.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Link {
@@ -21,6 +24,8 @@ pub(super) struct Link {
     pub cluster_id: ClusterId,
     pub epoch: Epoch,
     pub settings_hash: Option<u64>,
+    /// Answers to what it forwarded here before there was a connection to it.
+    owed: Vec<Message>,
     pulled_ms: Option<u64>,
     pushed_ms: Option<u64>,
 }
@@ -64,14 +69,32 @@ impl Machine {
         self.links.get(node).is_some_and(|link| link.connected)
     }
 
+    /// Answers what a node forwarded. The two directions of a link come up one after the other, so it may speak with
+    /// this node before this one can speak with it: the answer waits for that. One that has given up, or is another
+    /// process by then, does not know the number that it answers.
+    pub(super) fn answer(&mut self, node: &NodeAddr, answer: Message, io: &mut Io<'_>) {
+        match self.links.get_mut(node) {
+            Some(link) if !link.connected => {
+                if link.owed.len() < MAX_OWED {
+                    link.owed.push(answer);
+                }
+            }
+            Some(_) | None => self.send(node, answer, io),
+        }
+    }
+
     pub(super) fn on_connected(&mut self, peer: &NodeAddr, incarnation: Incarnation, io: &mut Io<'_>) {
         self.lose_forwards(peer, io);
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = true;
         link.incarnation = Some(incarnation);
         // One that was refused before is live again with its answer.
+        let owed = std::mem::take(&mut link.owed);
         let ping = self.sign_of_life(self.now);
         self.send(peer, Message::Ping(ping), io);
+        for answer in owed {
+            self.send(peer, answer, io);
+        }
         // What was sent before may not have arrived: streams begin where the peer says it is.
         for part in &mut self.parts {
             let stays: Vec<_> = part.receivers().filter(|other| other.node == *peer).map(|other| other.stay).collect();

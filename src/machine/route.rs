@@ -193,7 +193,7 @@ impl Machine {
 
     fn refuse(&mut self, origin: &Origin, better: Option<NodeAddr>, io: &mut Io<'_>) {
         if let Origin::Peer { node, id } = origin {
-            self.send(node, Message::ForwardRefused { id: *id, better }, io);
+            self.answer(node, Message::ForwardRefused { id: *id, better }, io);
         }
     }
 
@@ -250,10 +250,10 @@ impl Machine {
         self.expire_writes(io);
     }
 
-    pub(super) fn reply(&self, origin: &Origin, response: Response, io: &mut Io<'_>) {
+    pub(super) fn reply(&mut self, origin: &Origin, response: Response, io: &mut Io<'_>) {
         match origin {
             Origin::Client(id) => io.effects.push(Effect::Reply { id: *id, response }),
-            Origin::Peer { node, id } => self.send(node, Message::ForwardReply { id: *id, response }, io),
+            Origin::Peer { node, id } => self.answer(node, Message::ForwardReply { id: *id, response }, io),
         }
     }
 }
