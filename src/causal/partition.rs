@@ -37,6 +37,9 @@ pub struct Order {
 pub struct Replica {
     /// Own stays that it is held for.
     pub held_for: Vec<StayId>,
+    /// Whether it holds a causally whole state. One that began empty takes nothing from streams before its first fill,
+    /// unless its stay serves.
+    pub filled: bool,
     /// Every write covered here is in the items, or was superseded.
     pub applied: VersionVector,
     /// The part of `applied` that is synced.
@@ -48,6 +51,8 @@ pub struct Replica {
     pub keys: u64,
     /// Keys with a tombstone.
     pub tombstones: u64,
+    /// Bytes of the items, roughly.
+    pub bytes: u64,
     waiting: BTreeMap<Dot, Arc<Op>>,
     waiting_bytes: usize,
 }

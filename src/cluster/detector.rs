@@ -113,6 +113,11 @@ impl Detector {
         self.peers.get(peer).is_some_and(|known| known.wall_ms.is_some() && known.is_live(now_ms))
     }
 
+    /// Whom a peer told last that it hears, ascending.
+    pub fn heard_from(&self, peer: &NodeAddr) -> impl Iterator<Item = &NodeAddr> {
+        self.peers.get(peer).into_iter().flat_map(|known| &known.hears)
+    }
+
     /// The live peers that told last that they hear `node`, ascending. Empty for one that only this node may hear.
     pub fn heard_by(&self, now_ms: u64, node: &NodeAddr) -> impl Iterator<Item = &NodeAddr> {
         let tells = move |known: &Peer| known.is_live(now_ms) && known.hears.contains(node);

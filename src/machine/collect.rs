@@ -38,23 +38,24 @@ impl Machine {
         Ok(())
     }
 
-    /// Removes what is stable from the own log.
+    /// Removes what is stable from the own logs.
     fn truncate_log(&mut self, partition: PartitionId) {
         let stable = self.on(Rule::TruncateStable);
-        let part = self.part(partition);
-        let (Some(own), Some(replica)) = (part.own().map(|own| own.stay), &part.replica) else { return };
-        let everybody = if stable { part.stable.get(own) } else { replica.durable.get(own) };
-        let from = part.truncated + 1;
-        let to = everybody.min(part.truncated + ENTRIES_A_STEP);
-        if to < from {
-            return;
+        let part = &mut self.parts[partition.0 as usize];
+        let Some(replica) = &part.replica else { return };
+        for (own, log) in &mut part.logs {
+            let everybody = if stable { part.stable.get(*own) } else { replica.durable.get(*own) };
+            let from = log.truncated + 1;
+            let to = everybody.min(replica.applied.get(*own)).min(log.truncated + ENTRIES_A_STEP);
+            if to < from {
+                continue;
+            }
+            for seq in from..=to {
+                self.pending.remove(records::log_key(partition, Dot { stay: *own, seq }));
+            }
+            log.truncated = to;
+            log.recent.truncate(to);
         }
-        for seq in from..=to {
-            self.pending.remove(records::log_key(partition, Dot { stay: own, seq }));
-        }
-        let part = self.part_mut(partition);
-        part.truncated = to;
-        part.recent.truncate(to);
     }
 
     fn collect_tombstones(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::message::{FillChunk, FillEnd, Message};
 use super::rules::Rule;
@@ -20,7 +21,7 @@ use crate::causal::vector::VersionVector;
 use crate::cluster::map::PeerState;
 use crate::error::StoreError;
 use crate::store::{Read, Store};
-use crate::types::{BatchNo, Dot, Epoch, Key, NodeAddr, PartitionId, StayId};
+use crate::types::{BatchNo, Dot, Epoch, Key, NodeAddr, PartitionId, StayId, Timestamp};
 
 /// Operations that wait for longer than this, in milliseconds, with none ready, ask for a fill.
 const BLOCKED_MS: u64 = 50;
@@ -43,8 +44,11 @@ const CHUNK_SCAN: usize = 2_048;
 /// Stored pairs read at once: with the largest values a chunk stays far below the wire's limit.
 const SCAN_STEP: usize = 4;
 
+/// Bytes of chunks that one step takes over.
+const TAKEN_A_STEP: usize = 1 << 20;
+
 /// Fills that one node gives at once; more must ask again.
-const MOST_OUT: usize = 64;
+const MOST_OUT: usize = 1_024;
 
 /// A fill that is being received.
 #[derive(Clone, Debug)]
@@ -54,8 +58,28 @@ pub(super) struct FillIn {
     heard_ms: u64,
     next: u32,
     end: Option<FillEnd>,
-    /// The batch with the last chunk, once that is here.
-    whole: Option<BatchNo>,
+    /// The batch with the last chunk and the mark, once that is here.
+    pub whole: Option<BatchNo>,
+    /// Chunks that are merged already.
+    taken: u32,
+}
+
+/// What stands on the disk for a fill that is whole: from then on it is taken over, whatever happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FillMark {
+    chunks: u32,
+    vector: VersionVector,
+    floor: Epoch,
+    clock: Timestamp,
+}
+
+impl FillIn {
+    /// A fill that an earlier process had received as a whole.
+    pub fn whole(mark: FillMark) -> Self {
+        let FillMark { chunks, vector, floor, clock } = mark;
+        let end = Some(FillEnd { vector, floor, clock });
+        Self { attempt: 0, from: StayId(0), heard_ms: 0, next: chunks, end, whole: Some(0), taken: 0 }
+    }
 }
 
 /// A fill that is being given.
@@ -101,9 +125,13 @@ impl Machine {
     pub(super) fn tick_fills(&mut self, io: &mut Io<'_>) {
         let now = self.now.mono_ms;
         self.fills_out.retain(|fill| now < fill.asked_ms + FORGET_MS);
+        // A bucket of a quarter of a second's worth, so that what was not used is not given later at once.
+        let a_second = self.config.fill_bytes_a_second as i64;
+        self.fill_budget = (self.fill_budget + a_second * super::TICK_MS as i64 / 1_000).min(a_second / 4);
         for partition in self.partitions() {
             let part = &self.parts[partition.0 as usize];
-            if part.lacking.is_empty() && part.blocked_since_ms.is_none() {
+            let joins = part.own_member().is_some_and(|own| own.state == PeerState::Joining);
+            if part.lacking.is_empty() && part.blocked_since_ms.is_none() && !joins {
                 self.give_up_silent_fill(partition);
                 continue;
             }
@@ -131,9 +159,8 @@ impl Machine {
     fn fill_source(&self, partition: PartitionId) -> Option<StayId> {
         let now = self.now.mono_ms;
         let part = self.part(partition);
-        if part.own().is_none_or(|own| own.state == PeerState::Leaving) {
-            return None;
-        }
+        let own = part.own_member()?;
+        part.replica.as_ref()?;
         let previous = match &part.filling {
             Some(fill) if fill.whole.is_some() || now < fill.heard_ms + SILENT_MS => return None,
             Some(fill) => Some(fill.from),
@@ -141,10 +168,22 @@ impl Machine {
         };
         let blocked = self.on(Rule::FillBlocked) && part.blocked_since_ms.is_some_and(|t| now >= t + BLOCKED_MS);
         let usable = |stay: &StayId| {
-            part.peer(*stay).is_some_and(|peer| !peer.lost && self.is_live(&peer.node) && self.is_connected(&peer.node))
+            part.peer(*stay).is_some_and(|peer| !peer.lost && !peer.gone && self.is_live(&peer.node) && self.is_connected(&peer.node))
         };
         let due = |since: u64| blocked || (self.on(Rule::FillLack) && now >= since + LACK_MS);
-        let mut sources = part.lacking.iter().filter(|(_, since)| due(**since)).map(|(stay, _)| *stay).filter(usable);
+        let joins = own.state == PeerState::Joining;
+        let nobody = part.serving().next().is_none();
+        // A joining peer asks at once: a Serving peer, or one that leaves where nobody serves.
+        let gives = |stay: &StayId| {
+            part.peer(*stay).is_some_and(|peer| match peer.state {
+                PeerState::Serving => true,
+                PeerState::Leaving => nobody,
+                PeerState::Joining => false,
+            })
+        };
+        let lacking = part.lacking.iter();
+        let wanted = lacking.filter(|(stay, since)| due(**since) || (joins && gives(stay))).map(|(stay, _)| *stay);
+        let mut sources = wanted.filter(usable);
         let first = sources.next()?;
         // After a silent attempt, another source where there is one.
         if Some(first) == previous { sources.next().or(Some(first)) } else { Some(first) }
@@ -157,12 +196,12 @@ impl Machine {
         let part = self.part_mut(partition);
         let (Some(peer), Some(replica)) = (part.peer(source), &part.replica) else { return };
         let (node, version, vector) = (peer.node.clone(), part.version, replica.applied.clone());
-        part.filling = Some(FillIn { attempt, from: source, heard_ms, next: 0, end: None, whole: None });
+        part.filling = Some(FillIn { attempt, from: source, heard_ms, next: 0, end: None, whole: None, taken: 0 });
         self.send(&node, Message::FillRequest { partition, version, attempt, vector }, io);
     }
 
     /// Removes what an earlier attempt left aside.
-    fn drop_aside(&mut self, partition: PartitionId) {
+    pub(super) fn drop_aside(&mut self, partition: PartitionId) {
         let chunks = self.part(partition).filling.as_ref().map_or(0, |fill| fill.next);
         for index in 0..chunks {
             self.pending.remove(records::aside_key(partition, index));
@@ -178,11 +217,13 @@ impl Machine {
         let FillChunk { partition, attempt, index, items, end, .. } = chunk;
         let strict = self.on(Rule::FillAttempt);
         let now = self.now.mono_ms;
-        let Some(fill) = self.part_mut(partition).filling.as_mut() else { return Ok(()) };
+        let part = self.part_mut(partition);
+        let Some(fill) = part.filling.as_mut() else { return Ok(()) };
         let wanted = !strict || (fill.attempt == attempt && fill.next == index);
         if !wanted || fill.whole.is_some() || (!strict && index > fill.next) {
             return Ok(());
         }
+        part.filled_steps += 1;
         fill.heard_ms = now;
         fill.next = fill.next.max(index + 1);
         let (attempt, last) = (fill.attempt, end.is_some());
@@ -193,6 +234,7 @@ impl Machine {
             self.take_items(partition, items, io)?;
         }
         if last {
+            self.mark_whole(partition);
             let whole = self.current_batch();
             if let Some(fill) = self.part_mut(partition).filling.as_mut() {
                 fill.whole = Some(whole);
@@ -206,28 +248,60 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes over the fills that are whole and durable.
+    /// Writes what a fill stands for beside its last chunk: with that batch durable, it is whole for ever.
+    fn mark_whole(&mut self, partition: PartitionId) {
+        let Some(fill) = &self.part(partition).filling else { return };
+        let Some(FillEnd { vector, floor, clock }) = fill.end.clone() else { return };
+        let mark = FillMark { chunks: fill.next, vector, floor, clock };
+        self.pending.put(records::aside_key(partition, records::MARK), records::encode(&mark));
+    }
+
+    /// Takes over the fills that are whole and durable, a large one in pieces.
     pub(super) fn finish_fills(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
+        let mut room = TAKEN_A_STEP;
         for partition in self.partitions() {
             let whole = self.part(partition).filling.as_ref().and_then(|fill| fill.whole);
-            if whole.is_some_and(|batch| batch <= self.synced) {
-                self.take_over(partition, io)?;
+            if room > 0 && whole.is_some_and(|batch| batch <= self.synced) {
+                room = self.take_some(partition, room, io)?;
             }
         }
         Ok(())
     }
 
     fn take_over(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<(), StoreError> {
-        let Some(fill) = self.part(partition).filling.clone() else { return Ok(()) };
-        let Some(end) = fill.end else { return Ok(()) };
-        for index in 0..fill.next {
-            let key = records::aside_key(partition, index);
+        self.take_some(partition, usize::MAX, io).map(|_| ())
+    }
+
+    /// Merges chunks while there is room, in bytes; after the last one, everything that the fill stands for is held.
+    fn take_some(&mut self, partition: PartitionId, mut room: usize, io: &mut Io<'_>) -> Result<usize, StoreError> {
+        loop {
+            let Some(fill) = &self.part(partition).filling else { return Ok(room) };
+            if fill.taken == fill.next {
+                self.hold_filled(partition, io)?;
+                return Ok(room);
+            }
+            if room == 0 {
+                return Ok(0);
+            }
+            let key = records::aside_key(partition, fill.taken);
             if let Some(bytes) = self.read(io, &key)? {
                 let items: Vec<(Key, Item)> = records::decode("a part of a fill", &bytes)?;
                 self.take_items(partition, items, io)?;
+                self.pending.remove(key);
+                room = room.saturating_sub(bytes.len());
+            }
+            let part = self.part_mut(partition);
+            part.filled_steps += 1;
+            if let Some(fill) = &mut part.filling {
+                fill.taken += 1;
             }
         }
-        self.drop_aside(partition);
+    }
+
+    /// All items of a fill are merged: its vector, floor and clock are this replica's.
+    fn hold_filled(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<(), StoreError> {
+        let Some(end) = self.part_mut(partition).filling.take().and_then(|fill| fill.end) else { return Ok(()) };
+        self.pending.remove(records::aside_key(partition, records::MARK));
         if self.on(Rule::FillClock) {
             self.clock.merge(end.clock);
         }
@@ -239,10 +313,10 @@ impl Machine {
         }
         let floors = self.on(Rule::FillFloor);
         let part = self.part_mut(partition);
-        part.filling = None;
         part.lacking.clear();
         part.blocked_since_ms = None;
         if let Some(replica) = &mut part.replica {
+            replica.filled = true;
             if floors {
                 replica.floor = replica.floor.max(end.floor);
             }
@@ -334,10 +408,12 @@ impl Machine {
                 done.push(at);
                 continue;
             }
-            if !fill.due || (durable_first && *batch > self.synced) {
+            if !fill.due || self.fill_budget <= 0 || (durable_first && *batch > self.synced) {
                 continue;
             }
             let (items, next) = next_items(view.as_ref(), fill.partition, fill.from.as_ref(), &fill.vector)?;
+            let weight: usize = items.iter().map(|(key, item)| item_weight(key, item)).sum();
+            self.fill_budget -= weight as i64;
             let end = next.is_none().then(|| end.clone());
             if end.is_some() {
                 done.push(at);
@@ -381,6 +457,10 @@ fn next_items(
         bytes += take_uncovered(pairs, vector, &mut items)?;
     }
     Ok((items, Some(from)))
+}
+
+fn item_weight(key: &Key, item: &Item) -> usize {
+    64 + key.as_str().len() + item.value.as_ref().map_or(0, Bytes::len)
 }
 
 /// Adds the stored items that the vector does not cover; gives their bytes.

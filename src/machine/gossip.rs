@@ -10,7 +10,6 @@ use super::message::{Message, StabilityReport};
 use super::rules::Rule;
 use super::{Io, Machine};
 use crate::causal::vector::VersionVector;
-use crate::cluster::map::PeerState;
 use crate::types::{Epoch, NodeAddr, PartitionId, StayId};
 
 /// The shortest pause between two rounds of gossip, in milliseconds; a large store pauses a millisecond a node.
@@ -22,7 +21,7 @@ impl Machine {
         let everybody = self.on(Rule::StableAll);
         let part = self.part(partition);
         // An empty set proves nothing (R2).
-        if part.own().is_none_or(|own| own.state == PeerState::Leaving) || part.serving().next().is_none() {
+        if part.own_member().is_none() || part.serving().next().is_none() {
             return;
         }
         let version = part.version;
@@ -59,7 +58,7 @@ impl Machine {
         let news = std::mem::take(&mut self.gossip);
         let mut to: BTreeMap<NodeAddr, Vec<StabilityReport>> = BTreeMap::new();
         for (partition, stays) in news {
-            let first = self.part(partition).serving().find(|peer| peer.own || self.is_live(&peer.node));
+            let first = self.part(partition).serving().find(|peer| !peer.gone && (peer.own || self.is_live(&peer.node)));
             if !first.is_some_and(|peer| peer.own) {
                 continue;
             }

@@ -6,6 +6,9 @@ use super::{Io, Machine};
 use crate::error::StoreError;
 use crate::types::{ClusterId, Epoch, Incarnation, NodeAddr, Now};
 
+/// Nodes that one knows at once, at the most.
+const MOST_LINKS: usize = 1_024;
+
 /// How often every other node is pinged, in milliseconds.
 const PING_MS: u64 = 500;
 
@@ -98,13 +101,12 @@ impl Machine {
         // What was sent before may not have arrived: streams begin where the peer says it is.
         for part in &mut self.parts {
             let stays: Vec<_> = part.receivers().filter(|other| other.node == *peer).map(|other| other.stay).collect();
-            for stay in stays {
-                if let Some(progress) = part.streams.get_mut(&stay) {
-                    progress.sent = progress.acked;
-                    progress.flight.clear();
-                    progress.resends = 0;
-                    progress.resend_at_ms = self.now.mono_ms;
-                }
+            let streams = part.logs.values_mut().flat_map(|log| log.streams.iter_mut());
+            for (_, progress) in streams.filter(|(stay, _)| stays.contains(stay)) {
+                progress.sent = progress.acked;
+                progress.flight.clear();
+                progress.resends = 0;
+                progress.resend_at_ms = self.now.mono_ms;
             }
         }
         self.report_all_to(peer, io);
@@ -132,7 +134,8 @@ impl Machine {
         io: &mut Io<'_>,
     ) -> Result<(), StoreError> {
         if !self.links.contains_key(from) {
-            return Ok(());
+            // Somebody who starts, or was taken out: whoever speaks is answered.
+            self.meet(from, io);
         }
         match message {
             Message::Ping(ping) => {
@@ -144,6 +147,9 @@ impl Machine {
             Message::MapPull { have } if have < self.map.epoch => self.push_map(from, io),
             Message::MapPull { .. } => {}
             Message::MapPush(map) => self.learn(map, io),
+            Message::Words(words) => self.take_words(incarnation, &words),
+            Message::ChangeAsked { id, change } => self.on_change_asked(from, id, change, io),
+            Message::ChangeAnswered { id, outcome } => self.on_change_answered(id, outcome, io),
             Message::ForwardReply { id, response } => self.on_forward_reply(id, response, io),
             Message::ForwardRefused { id, better } => self.on_refused(id, better),
             Message::Forward { id, remaining_ms, request } => self.on_forward(from, id, request, remaining_ms, io),
@@ -222,5 +228,27 @@ impl Machine {
             link.pushed_ms = Some(now);
             self.send(to, Message::MapPush(self.map.clone()), io);
         }
+    }
+
+    /// Connects to a node that the map does not have.
+    pub(super) fn meet(&mut self, node: &NodeAddr, io: &mut Io<'_>) {
+        if *node != self.config.address && !self.links.contains_key(node) && self.links.len() < MOST_LINKS {
+            self.links.insert(node.clone(), Link::default());
+            self.listen();
+            io.effects.push(Effect::Meet(node.clone()));
+        }
+    }
+
+    /// Begins to listen to nodes that the map has new.
+    pub(super) fn meet_nodes(&mut self) {
+        for node in self.map.nodes.keys().filter(|node| **node != self.config.address) {
+            self.links.entry(node.clone()).or_default();
+        }
+        self.listen();
+    }
+
+    fn listen(&mut self) {
+        let peers = self.links.keys().cloned().collect();
+        self.detector.set_peers(self.now.mono_ms, &peers);
     }
 }

@@ -8,6 +8,7 @@ use crate::causal::context::Context;
 use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
+use crate::cluster::change::{Change, ChangeError};
 use crate::cluster::map::ClusterMap;
 use crate::cluster::paxos::PaxosMessage;
 use crate::error::{Code, StoreError};
@@ -46,6 +47,60 @@ pub enum Request {
         /// The shard.
         shard: ShardId,
     },
+}
+
+/// What a client asks to be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// This many shards, everything spread evenly.
+    Reshard(u32),
+    /// A node in a shard more.
+    AddMember {
+        /// The shard.
+        shard: ShardId,
+        /// The node.
+        node: NodeAddr,
+    },
+    /// A node in the view.
+    Admit(NodeAddr),
+    /// A node out of the view, for good.
+    Remove(NodeAddr),
+    /// A node, or the disk it had, given up with all that only it held.
+    Forget {
+        /// The node.
+        node: NodeAddr,
+        /// Whether the operator knows what that may lose.
+        confirmed: bool,
+    },
+    /// The change that is under way, undone.
+    Cancel,
+}
+
+/// Why a change was not made, or not to its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotChanged {
+    /// The map can't change so. Nothing was done.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+    /// No majority of the voters answers: these are waited for. Nothing is known to be done.
+    #[error("No quorum; waiting for {}", list(.0))]
+    NoQuorum(Vec<NodeAddr>),
+    /// The node that was to be admitted does not answer. Nothing was done.
+    #[error("{0} does not answer; start it, and see that this node reaches it")]
+    Silent(NodeAddr),
+    /// The change was undone before it was at its end.
+    #[error("The change was cancelled before it was done")]
+    Cancelled,
+    /// Nothing has moved for a minute; the work goes on.
+    #[error("No progress for 60 seconds; the work goes on, see GET /key-value-store-shard/reshard")]
+    Stalled,
+    /// The operator is to confirm first. Nothing was done.
+    #[error("This may lose {0} writes that only this node holds; repeat with \"confirm\":true")]
+    Unconfirmed(u64),
+}
+
+fn list(nodes: &[NodeAddr]) -> String {
+    nodes.iter().map(NodeAddr::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The answer to a [`Request`].
@@ -148,6 +203,22 @@ pub enum Message {
         /// A peer that has what the request depends on, when the refuser knows one.
         better: Option<NodeAddr>,
     },
+    /// What the sender's peers hold of partitions that change, for who proposes maps.
+    Words(Vec<PartitionWord>),
+    /// A change of the map, for the proposer.
+    ChangeAsked {
+        /// The asker's name for it.
+        id: u64,
+        /// The change.
+        change: Change,
+    },
+    /// The answer to that.
+    ChangeAnswered {
+        /// The asker's name for it.
+        id: u64,
+        /// The epoch of the map that has the change in it, or why there is none.
+        outcome: Result<Epoch, ChangeError>,
+    },
     /// Part of deciding the next map.
     Paxos(PaxosMessage),
     /// Send me your map if it is newer than this.
@@ -209,6 +280,25 @@ pub struct StabilityReport {
     pub stable: VersionVector,
 }
 
+/// What one peer of a partition tells the proposer, under one version of the row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionWord {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The version of its row at the sender.
+    pub version: Epoch,
+    /// The sender's stay.
+    pub stay: StayId,
+    /// What was durable when it had adopted that version and synced.
+    pub first: VersionVector,
+    /// What is durable by now.
+    pub durable: VersionVector,
+    /// Grows with every step of a fill: tells whether it gets on.
+    pub steps: u64,
+    /// Bytes of items that the replica holds, roughly.
+    pub bytes: u64,
+}
+
 /// A part of a fill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FillChunk {
@@ -251,6 +341,16 @@ pub enum Input {
         /// The request.
         request: Request,
         /// How long it may take, in milliseconds.
+        budget_ms: u64,
+    },
+    /// A client's wish to change who belongs to the store or who holds what, to be answered by
+    /// [`Effect::ReplyChange`] with the same id when it is done.
+    Change {
+        /// The id.
+        id: RequestId,
+        /// The change.
+        wanted: Wanted,
+        /// How long a majority of the voters has to agree on it, in milliseconds.
         budget_ms: u64,
     },
     /// A message arrived.
@@ -302,6 +402,15 @@ pub enum Effect {
         /// The answer.
         response: Response,
     },
+    /// Answer a client's wish for a change: how many writes it has lost, or why it is not done.
+    ReplyChange {
+        /// The wish's id.
+        id: RequestId,
+        /// The answer.
+        outcome: Result<u64, NotChanged>,
+    },
+    /// Connect to this node, too: it is not in the map (yet), but speaks with this one.
+    Meet(NodeAddr),
     /// The map that the node acts under has changed.
     MapChanged(Arc<ClusterMap>),
     /// A line for the log of the operator.

@@ -16,7 +16,9 @@
 //! An error of the store ends a machine ([`Effect::Fatal`]): what is durable is then unknown.
 
 mod birth;
+mod changes;
 mod collect;
+mod consensus;
 mod fill;
 mod gossip;
 mod liveness;
@@ -28,6 +30,7 @@ pub mod records;
 mod replicate;
 mod requests;
 mod route;
+mod rows;
 pub mod rules;
 mod serve;
 mod status;
@@ -45,10 +48,12 @@ use bytes::Bytes;
 use crate::causal::clock::Clock;
 use crate::cluster::detector::Detector;
 use crate::cluster::map::ClusterMap;
+use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::error::StoreError;
 use crate::store::Store;
 use crate::types::{BatchNo, Incarnation, NodeAddr, Now, PartitionId, Seq, StayId, Timestamp};
-use birth::Birth;
+use changes::Changing;
+use consensus::Consensus;
 use fill::FillOut;
 use liveness::Link;
 use message::{Effect, Input};
@@ -81,6 +86,10 @@ pub struct Config {
     pub seed: [u8; 32],
     /// The clauses in force; [`Rules::all`] but in the simulator.
     pub rules: Rules,
+    /// The clauses of reconciliation in force; all but in the simulator.
+    pub reconcile_rules: ReconcileRules,
+    /// Bytes of fills that this node gives a second, at the most.
+    pub fill_bytes_a_second: u64,
 }
 
 /// One node.
@@ -104,12 +113,22 @@ pub struct Machine {
     requests: Requests,
     /// How many own writes wait for their copies.
     unanswered: usize,
-    birth: Birth,
+    consensus: Consensus,
+    /// Changes of the map that were asked of this node.
+    changes: Vec<Changing>,
     fills_out: Vec<FillOut>,
+    /// Bytes of fills that may be given now.
+    fill_budget: i64,
     /// The attempt that each peer asked for last: one request, and one view.
     fills_asked: BTreeMap<(NodeAddr, PartitionId), u64>,
     /// Partitions whose waiting requests are to be tried again.
     wake: BTreeSet<PartitionId>,
+    /// Partitions whose peer here has not said its first word under the version in force.
+    unspoken: BTreeSet<PartitionId>,
+    /// Partitions of which the voters are to be told.
+    words_due: BTreeSet<PartitionId>,
+    /// Logs of stays that are held no more, to be removed.
+    closed_logs: Vec<(PartitionId, StayId)>,
     /// Changes for the next batch.
     pending: Pending,
     /// Replicas whose record changes with the next batch.
@@ -137,6 +156,7 @@ struct Timers {
     gossip_ms: u64,
     refresh_ms: u64,
     collect_ms: u64,
+    admit_ms: u64,
     /// Where the rotating duties go on.
     refresh_at: usize,
     collect_at: usize,
@@ -189,6 +209,10 @@ impl Machine {
         match input {
             Input::Tick => self.tick(io),
             Input::Synced(batch) => self.on_synced(batch, io),
+            Input::Change { id, wanted, budget_ms } => {
+                self.begin_change(Some(id), wanted, budget_ms, io);
+                Ok(())
+            }
             Input::Request { id, request, budget_ms } => {
                 self.on_request(id, request, budget_ms, io);
                 Ok(())
@@ -228,8 +252,12 @@ impl Machine {
         self.expire_requests(io);
         self.tick_liveness(io);
         self.tick_birth(io);
+        self.tick_consensus(io);
+        self.tick_changes(io);
+        self.tick_rows(io)?;
         self.tick_streams(io)?;
         self.tick_fills(io);
+        self.finish_fills(io)?;
         self.send_ready_fills(io)?;
         self.tick_gossip(io);
         self.tick_collect(io)?;
@@ -252,6 +280,8 @@ impl Machine {
                 && replica.synced(stay, seq)
             {
                 part.untold.insert(stay);
+                part.filled_steps += 1;
+                self.words_due.insert(partition);
                 grown.insert(partition);
             }
         }
@@ -269,6 +299,7 @@ impl Machine {
             }
         }
         self.adopt_learned(io);
+        self.speak(io);
         self.send_durable(&grown, io)?;
         self.finish_fills(io)?;
         self.send_ready_fills(io)?;
@@ -335,13 +366,24 @@ impl Machine {
 
     fn write_replica_records(&mut self) {
         for partition in std::mem::take(&mut self.changed) {
-            let Some(replica) = &self.parts[partition.0 as usize].replica else { continue };
+            let Some(replica) = &self.parts[partition.0 as usize].replica else {
+                // Held for nothing: what is left of it is being removed, the record last.
+                let key = records::replica_key(partition);
+                if self.parts[partition.0 as usize].dropping {
+                    self.pending.put(key, records::encode(&records::ReplicaRecord::default()));
+                } else {
+                    self.pending.remove(key);
+                }
+                continue;
+            };
             let record = records::ReplicaRecord {
                 held_for: replica.held_for.clone(),
+                filled: replica.filled,
                 applied: replica.applied.clone(),
                 floor: replica.floor,
                 keys: replica.keys,
                 tombstones: replica.tombstones,
+                bytes: replica.bytes,
             };
             self.pending.put(records::replica_key(partition), records::encode(&record));
         }

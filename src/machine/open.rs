@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use super::birth::Birth;
+use super::consensus::Consensus;
+use super::fill::FillIn;
 use super::liveness::Link;
 use super::pending::Pending;
 use super::records::{self, Identity, ReplicaRecord};
@@ -51,10 +52,15 @@ impl Machine {
             links: others.into_iter().map(|node| (node, Link::default())).collect(),
             requests: Requests::new(derive(&config.seed, b"requests") as u64),
             unanswered: 0,
-            birth: Birth::new(acceptor),
+            consensus: Consensus::new(acceptor),
+            changes: Vec::new(),
             fills_out: Vec::new(),
             fills_asked: BTreeMap::new(),
             wake: BTreeSet::new(),
+            unspoken: BTreeSet::new(),
+            words_due: BTreeSet::new(),
+            closed_logs: Vec::new(),
+            fill_budget: 0,
             pending: Pending::default(),
             changed: BTreeSet::new(),
             batch: 0,
@@ -85,38 +91,53 @@ impl Machine {
             let partition = PartitionId(at as u32);
             if let Some(bytes) = store.get(&records::replica_key(partition))? {
                 let record: ReplicaRecord = records::decode("a replica's record", &bytes)?;
+                if record.held_for.is_empty() {
+                    self.parts[at].dropping = true;
+                    continue;
+                }
                 let mut replica = Replica::default();
                 replica.held_for = record.held_for;
                 replica.durable = record.applied.clone();
                 replica.applied = record.applied;
                 replica.floor = record.floor;
-                (replica.keys, replica.tombstones) = (record.keys, record.tombstones);
+                replica.filled = record.filled;
+                (replica.keys, replica.tombstones, replica.bytes) = (record.keys, record.tombstones, record.bytes);
                 self.parts[at].replica = Some(replica);
             }
-            let (from, until) = records::range(b'f', partition);
-            for (key, _) in store.scan(&from, &until, usize::MAX)? {
-                self.pending.remove(key);
-            }
+            self.take_up_fill(partition, store)?;
         }
         self.adopt_rows();
         for at in 0..count {
-            self.take_up_log(PartitionId(at as u32), store)?;
+            self.take_up_logs(PartitionId(at as u32), store)?;
         }
         Ok(())
     }
 
-    /// Where the own log begins, and what this node says of itself.
-    fn take_up_log(&mut self, partition: PartitionId, store: &dyn Store) -> Result<(), StoreError> {
+    /// A fill that was whole is taken over; the parts of another are removed.
+    fn take_up_fill(&mut self, partition: PartitionId, store: &dyn Store) -> Result<(), StoreError> {
+        if let Some(mark) = store.get(&records::aside_key(partition, records::MARK))? {
+            let mark = records::decode("the mark of a fill", &mark)?;
+            self.parts[partition.0 as usize].filling = Some(FillIn::whole(mark));
+            return Ok(());
+        }
+        let (from, until) = records::range(b'f', partition);
+        for (key, _) in store.scan(&from, &until, usize::MAX)? {
+            self.pending.remove(key);
+        }
+        Ok(())
+    }
+
+    /// Where the logs begin.
+    fn take_up_logs(&mut self, partition: PartitionId, store: &dyn Store) -> Result<(), StoreError> {
         let part = &mut self.parts[partition.0 as usize];
-        let (Some(own), Some(replica)) = (part.own().map(|own| own.stay), &part.replica) else { return Ok(()) };
-        let (from, until) = records::range(b'l', partition);
-        let first = store.scan(&from, &until, 1)?;
-        part.truncated = match first.first() {
-            Some((key, _)) => records::log_dot(key)?.seq.saturating_sub(1),
-            None => replica.durable.get(own),
-        };
-        let durable = replica.durable.clone();
-        part.words.take(own, &durable, None);
+        let Some(replica) = &part.replica else { return Ok(()) };
+        for (own, log) in &mut part.logs {
+            let (from, until) = records::log_range(partition, *own);
+            log.truncated = match store.scan(&from, &until, 1)?.first() {
+                Some((key, _)) => records::log_dot(key)?.seq.saturating_sub(1),
+                None => replica.durable.get(*own),
+            };
+        }
         Ok(())
     }
 }

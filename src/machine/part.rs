@@ -9,8 +9,9 @@ use crate::causal::context::Context;
 use crate::causal::op::Op;
 use crate::causal::partition::Replica;
 use crate::causal::stability::{Stable, Words};
+use crate::causal::vector::VersionVector;
 use crate::cluster::map::{ClusterMap, PeerState};
-use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, Seq, StayId};
+use crate::types::{BatchNo, Dot, Epoch, Incarnation, NodeAddr, PartitionId, Seq, StayId};
 
 /// Bytes of own operations that are kept in memory for streams; older ones are read from the log.
 const RECENT_BYTES: usize = 1 << 20;
@@ -25,12 +26,16 @@ pub(super) struct PartPeer {
     pub lost: bool,
     /// Whether the stay is this node's.
     pub own: bool,
+    /// Whether its address is bound to another incarnation, or to none.
+    pub gone: bool,
+    /// Serves a partition whose writes were all lost since this epoch.
+    pub begun_empty: Option<Epoch>,
 }
 
 /// A write of this node that its client has no answer to yet.
 #[derive(Clone, Debug)]
 pub(super) struct Unanswered {
-    pub seq: Seq,
+    pub dot: Dot,
     pub origin: Origin,
     pub context: Context,
     pub existed: bool,
@@ -90,6 +95,17 @@ impl Recent {
     }
 }
 
+/// The log of one own stay, and how far the others have it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OwnLog {
+    /// The newest operations, in memory.
+    pub recent: Recent,
+    /// Up to here, the log is truncated.
+    pub truncated: Seq,
+    /// Streams to the other peers.
+    pub streams: BTreeMap<StayId, Progress>,
+}
+
 /// One partition.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Part {
@@ -101,22 +117,24 @@ pub(super) struct Part {
     pub peers: Vec<PartPeer>,
     /// What this node holds.
     pub replica: Option<Replica>,
+    /// What is left of a dropped replica is being removed; a new one begins after that.
+    pub dropping: bool,
+    /// With this batch durable, the peer may say its first word under the version in force.
+    pub speaks_from: BatchNo,
+    /// What was told as the first word under this version.
+    pub told: Option<VersionVector>,
     /// What the peers said under this version.
     pub words: Words,
     /// What is known to be stable; known of every partition.
     pub stable: Stable,
-    /// Own operations in memory.
-    pub recent: Recent,
-    /// Up to here, the own log is truncated.
-    pub truncated: Seq,
-    /// Streams to the other peers.
-    pub streams: BTreeMap<StayId, Progress>,
-    /// Own writes without an answer, in order of seq.
+    /// The logs of the own stays that the replica is held for.
+    pub logs: BTreeMap<StayId, OwnLog>,
+    /// Own writes without an answer, in order of dot.
     pub unanswered: VecDeque<Unanswered>,
-    /// Up to here, own writes were acknowledged or could have been.
-    pub ackable: Seq,
+    /// Up to here, an own stay's writes were acknowledged or could have been.
+    pub ackable: BTreeMap<StayId, Seq>,
     /// Own writes beyond `ackable` that were answered at their deadline.
-    pub answered: BTreeSet<Seq>,
+    pub answered: BTreeSet<Dot>,
     /// The last changes of the durable vector that no report has told yet.
     pub untold: BTreeSet<StayId>,
     /// Since when operations wait and none is ready.
@@ -125,12 +143,15 @@ pub(super) struct Part {
     pub lacking: BTreeMap<StayId, u64>,
     /// The fill that is being received.
     pub filling: Option<FillIn>,
+    /// Chunks taken and changes of the vector since the start: tells whether a joining peer gets on.
+    pub filled_steps: u64,
     /// Where the search for tombstones to collect goes on.
     pub collect_from: Option<bytes::Bytes>,
 }
 
 impl Part {
-    /// Takes over the row of a new map. What was said under the version before counts no more.
+    /// Takes over the row of a new map. What was said under the version before counts no more. Gives what is to be
+    /// removed from the store of an unfinished fill.
     pub fn adopt(&mut self, map: &ClusterMap, partition: PartitionId, me: Incarnation, own_name: bool, at: &NodeAddr) {
         let row = map.row(partition);
         self.version = row.version;
@@ -139,31 +160,62 @@ impl Part {
             .peers
             .iter()
             .filter_map(|(&stay, peer)| {
-                let node = map.address_of(peer.incarnation)?.clone();
+                // One whose address is bound to another has no connection to be reached by.
+                let bound = map.address_of(peer.incarnation).or_else(|| map.former.get(&peer.incarnation));
+                let node = bound?.clone();
                 let own = peer.incarnation == me || (!own_name && node == *at);
+                let gone = map.address_of(peer.incarnation).is_none();
                 let (incarnation, state, lost) = (peer.incarnation, peer.state, peer.lost);
-                Some(PartPeer { stay, node, incarnation, state, lost, own })
+                Some(PartPeer { stay, node, incarnation, state, lost, own, gone, begun_empty: peer.begun_empty })
             })
             .collect();
         self.words.clear();
-        self.streams = self.receivers().map(|peer| (peer.stay, Progress::default())).collect();
+        self.told = None;
+        let receivers: Vec<StayId> = self.receivers().map(|peer| peer.stay).collect();
+        for log in self.logs.values_mut() {
+            log.streams = receivers.iter().map(|stay| (*stay, Progress::default())).collect();
+        }
         self.blocked_since_ms = None;
         self.lacking.clear();
-        self.filling = None;
-        if let Some(replica) = &mut self.replica {
-            replica.drop_waiting();
+    }
+
+    /// The own stays that a replica is held for.
+    pub fn held_for(&self, known: bool) -> Vec<StayId> {
+        self.peers.iter().filter(|peer| peer.own && (!peer.lost || !known)).map(|peer| peer.stay).collect()
+    }
+
+    /// Makes the logs those of the stays that the replica is held for.
+    pub fn keep_logs(&mut self) {
+        let held = self.replica.as_ref().map(|replica| replica.held_for.clone()).unwrap_or_default();
+        let receivers: Vec<StayId> = self.receivers().map(|peer| peer.stay).collect();
+        self.logs.retain(|stay, _| held.contains(stay));
+        for stay in held {
+            self.logs.entry(stay).or_insert_with(|| OwnLog {
+                streams: receivers.iter().map(|stay| (*stay, Progress::default())).collect(),
+                ..OwnLog::default()
+            });
         }
+    }
+
+    /// This node's stays that are not lost.
+    pub fn own_stays(&self) -> impl Iterator<Item = &PartPeer> {
+        self.peers.iter().filter(|peer| peer.own && !peer.lost)
+    }
+
+    /// This node's stay that receives writes and makes up stability, if it has one.
+    pub fn own_member(&self) -> Option<&PartPeer> {
+        self.own_stays().find(|peer| peer.state != PeerState::Leaving)
     }
 
     /// This node's stay that is not lost, a Serving one first.
     pub fn own(&self) -> Option<&PartPeer> {
-        let mine = || self.peers.iter().filter(|peer| peer.own && !peer.lost);
-        mine().find(|peer| peer.state == PeerState::Serving).or_else(|| mine().next())
+        self.own_member().or_else(|| self.own_stays().next())
     }
 
-    /// This node's stay, if it serves.
+    /// This node's stay, if it serves and holds a replica.
     pub fn own_serving(&self) -> Option<StayId> {
-        self.own().filter(|peer| peer.state == PeerState::Serving).map(|peer| peer.stay)
+        let serving = self.own_stays().find(|peer| peer.state == PeerState::Serving).map(|peer| peer.stay);
+        serving.filter(|_| self.replica.is_some())
     }
 
     /// The peer of this stay.
@@ -196,10 +248,12 @@ impl Part {
         self.stable.covers(stay, seq).or_else(|| self.is_closed(stay).then_some(self.version))
     }
 
-    /// On how many Serving peers the write of an own stay is durable, this node included.
-    pub fn copies(&self, own: StayId, seq: Seq) -> u32 {
-        let here = self.replica.as_ref().is_some_and(|replica| replica.durable.get(own) >= seq);
-        let there = self.serving().filter(|peer| !peer.own && self.words.durable(peer.stay, own) >= seq).count();
-        u32::from(here) + there as u32
+    /// On how many Serving peers the own write is durable, this node included if it serves.
+    pub fn copies(&self, dot: Dot) -> u32 {
+        let holds = |peer: &&PartPeer| match &self.replica {
+            Some(replica) if peer.own => replica.durable.covers(dot),
+            _ => self.words.durable(peer.stay, dot.stay) >= dot.seq,
+        };
+        self.serving().filter(|peer| !peer.gone).filter(holds).count() as u32
     }
 }

@@ -40,8 +40,10 @@ pub struct Identity {
 /// What a replica is, its items and log aside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaRecord {
-    /// Own stays that the replica is held for.
+    /// Own stays that the replica is held for; none: it is dropped, and what is left of it is being removed.
     pub held_for: Vec<StayId>,
+    /// Whether it holds a causally whole state: from the first fill on, or because its stay served from the beginning.
+    pub filled: bool,
     /// What is applied.
     pub applied: VersionVector,
     /// See [`crate::causal::partition::Replica::floor`].
@@ -50,6 +52,8 @@ pub struct ReplicaRecord {
     pub keys: u64,
     /// Keys with a tombstone.
     pub tombstones: u64,
+    /// Bytes of the items' records and keys.
+    pub bytes: u64,
 }
 
 /// The part of an item's record that merging needs; the value is not touched.
@@ -105,6 +109,9 @@ pub fn log_key(partition: PartitionId, dot: Dot) -> Bytes {
     key.freeze()
 }
 
+/// The index that stands for the mark of a fill that is whole.
+pub const MARK: u32 = u32::MAX;
+
 /// The key of a part of an unfinished fill.
 pub fn aside_key(partition: PartitionId, index: u32) -> Bytes {
     let mut key = partition_key(b'f', partition, 4);
@@ -115,6 +122,12 @@ pub fn aside_key(partition: PartitionId, index: u32) -> Bytes {
 /// The range of all keys of one kind (`i`, `t`, `l`, `f`) in one partition.
 pub fn range(kind: u8, partition: PartitionId) -> (Bytes, Bytes) {
     (partition_key(kind, partition, 0).freeze(), partition_key(kind, PartitionId(partition.0 + 1), 0).freeze())
+}
+
+/// The range of the log entries of one stay.
+pub fn log_range(partition: PartitionId, stay: StayId) -> (Bytes, Bytes) {
+    let key = |seq| log_key(partition, Dot { stay, seq });
+    (key(0), key(Seq::MAX))
 }
 
 /// The user's key of an item's or a tombstone's store key.

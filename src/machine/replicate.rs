@@ -70,10 +70,9 @@ impl Machine {
         io: &Io<'_>,
     ) -> Result<bool, StoreError> {
         let stored_key = records::item_key(partition, key);
-        let stored = match self.read(io, &stored_key)? {
-            Some(bytes) => Some(records::decode_item(&bytes)?),
-            None => None,
-        };
+        let record = self.read(io, &stored_key)?;
+        let stored_bytes = record.as_ref().map_or(0, |record| stored_key.len() + record.len());
+        let stored = record.as_ref().map(records::decode_item).transpose()?;
         let had_value = stored.as_ref().is_some_and(|stored| !stored.is_tombstone());
         if self.on(Rule::ClockMerge) {
             self.clock.merge(item.timestamp);
@@ -88,9 +87,12 @@ impl Machine {
         } else if !item.is_tombstone() && had_tombstone {
             self.pending.remove(mark);
         }
-        self.pending.put(stored_key, records::encode_item(item));
+        let record = records::encode_item(item);
+        let bytes = stored_key.len() + record.len();
+        self.pending.put(stored_key, record);
         self.changed.insert(partition);
         if let Some(replica) = &mut self.parts[partition.0 as usize].replica {
+            replica.bytes = (replica.bytes + bytes as u64).saturating_sub(stored_bytes as u64);
             replica.keys = replica.keys + u64::from(!item.is_tombstone()) - u64::from(had_value);
             replica.tombstones = replica.tombstones + u64::from(item.is_tombstone()) - u64::from(had_tombstone);
         }
@@ -124,9 +126,12 @@ impl Machine {
     ) -> Result<(), StoreError> {
         let unapplied: usize = self.parts.iter().filter_map(|p| p.replica.as_ref()).map(|r| r.waiting_bytes()).sum();
         let mut room = self.config.max_unapplied_bytes.saturating_sub(unapplied);
-        let own_name = self.on(Rule::OwnName);
+        let (own_name, first_fill) = (self.on(Rule::OwnName), self.on(Rule::FirstFill));
         let part = self.part_mut(partition);
-        if part.own().is_none_or(|own| own.state == PeerState::Leaving) {
+        let Some(member) = part.own_member().map(|own| own.state) else { return Ok(()) };
+        // A replica that begins empty takes nothing before its first fill, unless its stay serves.
+        let began = member == PeerState::Serving || part.replica.as_ref().is_some_and(|replica| replica.filled);
+        if !began && first_fill {
             return Ok(());
         }
         for op in operations {
@@ -176,13 +181,15 @@ impl Machine {
     /// Hands to the network what the windows of a partition's streams allow.
     pub(super) fn pump(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<(), StoreError> {
         let part = self.part(partition);
-        let Some(own) = part.own().map(|own| own.stay) else { return Ok(()) };
         let Some(replica) = &part.replica else { return Ok(()) };
-        let sendable =
-            if self.on(Rule::SendAfterSync) { replica.durable.get(own) } else { replica.applied.get(own) };
-        let receivers: Vec<PartPeer> = part.receivers().cloned().collect();
-        for peer in receivers {
-            self.pump_to(partition, own, sendable, &peer, io)?;
+        let ready = if self.on(Rule::SendAfterSync) { &replica.durable } else { &replica.applied };
+        let writers = part.own_stays().filter(|own| own.state != PeerState::Joining);
+        let sendable: Vec<(StayId, Seq)> = writers.map(|own| (own.stay, ready.get(own.stay))).collect();
+        let receivers: Vec<PartPeer> = part.receivers().filter(|peer| !peer.gone).cloned().collect();
+        for (own, sendable) in sendable {
+            for peer in &receivers {
+                self.pump_to(partition, own, sendable, peer, io)?;
+            }
         }
         Ok(())
     }
@@ -199,7 +206,7 @@ impl Machine {
         let connected = self.is_connected(&peer.node);
         let part = self.part_mut(partition);
         let version = part.version;
-        let progress = part.streams.entry(peer.stay).or_default();
+        let progress = part.logs.entry(own).or_default().streams.entry(peer.stay).or_default();
         progress.sent = progress.sent.max(progress.acked);
         if progress.acked < sendable && progress.behind_since_ms.is_none() {
             progress.behind_since_ms = Some(now);
@@ -209,7 +216,8 @@ impl Machine {
             return Ok(());
         }
         loop {
-            let Some(progress) = self.part(partition).streams.get(&peer.stay) else { return Ok(()) };
+            let streams = self.part(partition).logs.get(&own).map(|log| &log.streams);
+            let Some(progress) = streams.and_then(|streams| streams.get(&peer.stay)) else { return Ok(()) };
             let in_flight: usize = progress.flight.iter().map(|message| message.1).sum();
             let full = in_flight >= WINDOW_BYTES || progress.flight.len() >= WINDOW_MESSAGES;
             if progress.sent >= sendable || full {
@@ -219,7 +227,8 @@ impl Machine {
             let operations = self.own_operations(partition, own, first, sendable, io)?;
             let Some(last) = operations.last().map(|op| op.item.dot.seq) else { return Ok(()) };
             let weight = operations.iter().map(|op| op.weight()).sum();
-            if let Some(progress) = self.part_mut(partition).streams.get_mut(&peer.stay) {
+            let log = self.part_mut(partition).logs.get_mut(&own);
+            if let Some(progress) = log.and_then(|log| log.streams.get_mut(&peer.stay)) {
                 progress.sent = last;
                 progress.flight.push_back((last, weight));
             }
@@ -239,7 +248,8 @@ impl Machine {
         let mut operations = Vec::new();
         let mut bytes = 0;
         for seq in from..=to {
-            let op = match self.part(partition).recent.get(seq) {
+            let recent = self.part(partition).logs.get(&own).and_then(|log| log.recent.get(seq));
+            let op = match recent {
                 Some(op) => Arc::clone(op),
                 None => match self.read(io, &records::log_key(partition, Dot { stay: own, seq }))? {
                     Some(record) => Arc::new(records::decode_op(&record)?),
@@ -262,7 +272,8 @@ impl Machine {
         for partition in self.partitions() {
             let part = &mut self.parts[partition.0 as usize];
             let mut any = false;
-            for progress in part.streams.values_mut().filter(|progress| stalled(progress)) {
+            let streams = part.logs.values_mut().flat_map(|log| log.streams.values_mut());
+            for progress in streams.filter(|progress| stalled(progress)) {
                 progress.sent = progress.acked;
                 progress.flight.clear();
                 progress.resends = (progress.resends + 1).min(8);
@@ -288,17 +299,26 @@ impl Machine {
 
     // ---- Reports.
 
-    /// What this node says of one of its replicas: `stays` of its durable vector, or all of it.
-    fn report_of(&mut self, partition: PartitionId, stays: Option<&BTreeSet<StayId>>) -> Option<PartitionReport> {
+    /// What this node says of one of its replicas: `stays` of its durable vector, or all of it; once for each of its
+    /// stays. Nothing before what it had when it adopted the row's version is durable (R3).
+    pub(super) fn reports_of(&mut self, partition: PartitionId, stays: Option<&BTreeSet<StayId>>) -> Vec<PartitionReport> {
         let part = self.part(partition);
-        let own = part.own()?.stay;
-        let replica = part.replica.as_ref()?;
+        if self.on(Rule::Barrier) && part.speaks_from > self.synced {
+            return Vec::new();
+        }
+        let Some(replica) = &part.replica else { return Vec::new() };
         let durable: VersionVector =
             replica.durable.iter().filter(|(stay, _)| stays.is_none_or(|stays| stays.contains(stay))).collect();
         let (version, tombstones) = (part.version, replica.tombstones);
+        let own: Vec<StayId> = part.own_stays().map(|own| own.stay).collect();
         // Who has collected a tombstone may be the one whose promise another lacks for it: whole reports always bring it.
-        let promise = if tombstones > 0 || stays.is_none() { self.promise(partition, own) } else { None };
-        Some(PartitionReport { partition, version, stay: own, durable, promise })
+        let promises = tombstones > 0 || stays.is_none();
+        let mut reports = Vec::new();
+        for stay in own {
+            let promise = if promises { self.promise(partition, stay) } else { None };
+            reports.push(PartitionReport { partition, version, stay, durable: durable.clone(), promise });
+        }
+        reports
     }
 
     /// The own clock as a word to the others: after this seq, only greater timestamps.
@@ -323,8 +343,11 @@ impl Machine {
         let untold: Vec<PartitionId> = self.partitions().filter(|p| !self.part(*p).untold.is_empty()).collect();
         let mut reports = Vec::new();
         for partition in untold {
+            if self.on(Rule::Barrier) && self.part(partition).speaks_from > self.synced {
+                continue;
+            }
             let stays = std::mem::take(&mut self.part_mut(partition).untold);
-            reports.extend(self.report_of(partition, Some(&stays)));
+            reports.extend(self.reports_of(partition, Some(&stays)));
         }
         self.report(reports, io);
     }
@@ -337,7 +360,7 @@ impl Machine {
         for _ in 0..step.min(count) {
             self.timers.refresh_at = (self.timers.refresh_at + 1) % count;
             let partition = PartitionId(self.timers.refresh_at as u32);
-            reports.extend(self.report_of(partition, None));
+            reports.extend(self.reports_of(partition, None));
             self.gossip_again(partition);
         }
         self.report(reports, io);
@@ -349,7 +372,7 @@ impl Machine {
         let mut reports = Vec::new();
         for partition in partitions {
             if self.part(partition).receivers().any(|peer| peer.node == *node) {
-                reports.extend(self.report_of(partition, None));
+                reports.extend(self.reports_of(partition, None));
             }
         }
         if !reports.is_empty() {
@@ -357,7 +380,7 @@ impl Machine {
         }
     }
 
-    fn report(&mut self, reports: Vec<PartitionReport>, io: &mut Io<'_>) {
+    pub(super) fn report(&mut self, reports: Vec<PartitionReport>, io: &mut Io<'_>) {
         let mut to: BTreeMap<NodeAddr, Vec<PartitionReport>> = BTreeMap::new();
         for report in reports {
             for peer in self.part(report.partition).receivers() {
@@ -404,24 +427,22 @@ impl Machine {
         Ok(())
     }
 
-    /// Moves a stream's window with what its receiver has acknowledged.
+    /// Moves the windows of the streams to a peer with what it has acknowledged.
     fn note_progress(&mut self, partition: PartitionId, peer: StayId) {
         let now = self.now.mono_ms;
         let part = self.part_mut(partition);
-        let Some(own) = part.own().map(|own| own.stay) else { return };
-        let acked = part.words.durable(peer, own);
-        let durable = part.replica.as_ref().map_or(0, |replica| replica.durable.get(own));
-        let Some(progress) = part.streams.get_mut(&peer) else { return };
-        if acked <= progress.acked {
-            return;
+        for (own, log) in &mut part.logs {
+            let acked = part.words.durable(peer, *own);
+            let durable = part.replica.as_ref().map_or(0, |replica| replica.durable.get(*own));
+            let Some(progress) = log.streams.get_mut(&peer).filter(|progress| acked > progress.acked) else { continue };
+            progress.acked = acked;
+            while progress.flight.front().is_some_and(|message| message.0 <= acked) {
+                progress.flight.pop_front();
+            }
+            progress.resends = 0;
+            progress.resend_at_ms = now + RESEND_MS;
+            progress.behind_since_ms = if acked >= durable { None } else { Some(now) };
         }
-        progress.acked = acked;
-        while progress.flight.front().is_some_and(|message| message.0 <= acked) {
-            progress.flight.pop_front();
-        }
-        progress.resends = 0;
-        progress.resend_at_ms = now + RESEND_MS;
-        progress.behind_since_ms = if acked >= durable { None } else { Some(now) };
     }
 
     /// R3: true when what was said about the partition is of the version in force here. Of a newer one, the map comes

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::message::{Effect, Message, Request, RequestId, Response};
 use super::requests::{Forwarded, Origin, Pending};
+use super::rules::Rule;
 use super::serve::Verdict;
 use super::{Io, Machine};
 use crate::causal::context::Context;
@@ -98,8 +99,9 @@ impl Machine {
         else {
             return Ok(Verdict::Done(Response::Error(Code::Internal)));
         };
-        let newer = context.epoch() > self.map.epoch
-            || context.iter().any(|(partition, stay, _)| stay >= self.part(partition).next_stay);
+        let newer = (context.epoch() > self.map.epoch && self.on(Rule::ContextEpoch))
+            || (self.on(Rule::NextStay)
+                && context.iter().any(|(partition, stay, _)| stay >= self.part(partition).next_stay));
         if newer {
             // Whoever gave the context knows a newer map; pings will bring it.
             return Ok(Verdict::Wait(Code::DependenciesUnsatisfied));
@@ -123,7 +125,7 @@ impl Machine {
         };
         let spread = self.fresh_id() as usize;
         let part = self.part(partition);
-        let live: Vec<_> = part.serving().filter(|peer| self.is_live(&peer.node)).collect();
+        let live: Vec<_> = part.serving().filter(|peer| !peer.own && !peer.gone && self.is_live(&peer.node)).collect();
         if live.is_empty() {
             return Verdict::Done(Response::Error(Code::ShardUnavailable));
         }

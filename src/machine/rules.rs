@@ -81,6 +81,24 @@ rules! {
     CoverEpoch,
     /// A `GET` of nothing raises the epoch to the floor.
     Floor,
+    /// A replica that begins empty takes nothing from streams before its first fill.
+    FirstFill,
+    /// A node that is back joins from the replica it holds.
+    KeepReplica,
+    /// A replica is held only while a stay that it was held for is listed and not lost.
+    KeepKnown,
+    /// Of a lost stay nothing is taken from its own node.
+    LostTake,
+    /// What others said of a partition under an older version counts no more.
+    Versions,
+    /// Operations received but not applied are dropped with a new version.
+    DropUnapplied,
+    /// A context of a newer map waits for that map.
+    ContextEpoch,
+    /// A stay number that was not given out is of a newer map.
+    NextStay,
+    /// A partition begun empty has a floor at that epoch.
+    EmptyFloor,
     /// The floor is not below the epochs of what was collected.
     FloorItem,
     /// A `GET` takes no entry out of the context.

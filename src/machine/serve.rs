@@ -62,7 +62,7 @@ impl Machine {
                 self.write(partition, own, key, None, context, pending, io)
             }
             // A delete of what is not there is a read: it shows the tombstone, or that there is nothing.
-            _ => self.show(partition, own, key, context, io),
+            _ => self.show(partition, key, context, io),
         }
     }
 
@@ -132,10 +132,10 @@ impl Machine {
         self.pending.put(records::log_key(partition, dot), records::encode(&*op));
         let existed = self.apply(partition, key, &op.item, io)?;
         let part = self.part_mut(partition);
-        part.recent.push(op);
+        part.logs.entry(own).or_default().recent.push(op);
         self.unanswered += 1;
         self.part_mut(partition).unanswered.push_back(Unanswered {
-            seq: dot.seq,
+            dot,
             origin: pending.origin.clone(),
             context: answer,
             existed,
@@ -174,7 +174,6 @@ impl Machine {
     fn show(
         &mut self,
         partition: PartitionId,
-        own: StayId,
         key: &Key,
         context: &Context,
         io: &Io<'_>,
@@ -192,7 +191,7 @@ impl Machine {
             }
             return Ok(Verdict::Done(Response::Missing { context: seen }));
         };
-        if !self.may_show(partition, own, item.dot) {
+        if !self.may_show(partition, item.dot) {
             return Ok(Verdict::Wait(Code::DependenciesUnsatisfied));
         }
         self.take_in_item(&mut seen, partition, &item);
@@ -228,58 +227,65 @@ impl Machine {
     }
 
     /// Only what is durable here is shown, and an own write only once it could be acknowledged (R2).
-    fn may_show(&mut self, partition: PartitionId, own: StayId, dot: Dot) -> bool {
+    fn may_show(&mut self, partition: PartitionId, dot: Dot) -> bool {
         let durable = self.part(partition).replica.as_ref().is_some_and(|replica| replica.durable.covers(dot));
         if self.on(Rule::DurableReads) && !durable {
             return false;
         }
-        dot.stay != own || !self.on(Rule::ShowAckable) || self.is_ackable(partition, own, dot.seq)
+        let own = self.part(partition).own_stays().any(|peer| peer.stay == dot.stay);
+        !own || !self.on(Rule::ShowAckable) || self.is_ackable(partition, dot)
     }
 
     // ---- Acknowledging.
 
     /// Whether the own write could be acknowledged, or was.
-    fn is_ackable(&mut self, partition: PartitionId, own: StayId, seq: Seq) -> bool {
+    fn is_ackable(&mut self, partition: PartitionId, dot: Dot) -> bool {
         let part = self.part(partition);
-        if seq <= part.ackable || part.answered.contains(&seq) {
+        if part.ackable.get(&dot.stay).is_some_and(|seq| dot.seq <= *seq) || part.answered.contains(&dot) {
             return true;
         }
-        let durable = part.replica.as_ref().is_some_and(|replica| replica.durable.get(own) >= seq);
+        let durable = part.replica.as_ref().is_some_and(|replica| replica.durable.covers(dot));
         if !durable && self.on(Rule::AckDurable) {
             return false;
         }
-        let enough = part.copies(own, seq) >= self.config.write_copies || !self.on(Rule::AckCopies);
-        if !enough && self.awaits_copy(partition, own, seq) {
+        let enough = part.copies(dot) >= self.config.write_copies || !self.on(Rule::AckCopies);
+        if !enough && self.awaits_copy(partition, dot) {
             return false;
         }
         // What holds for a write holds for all before it.
         let part = self.part_mut(partition);
-        part.ackable = seq;
-        part.answered.retain(|answered| *answered > seq);
+        part.ackable.insert(dot.stay, dot.seq);
+        part.answered.retain(|answered| answered.stay != dot.stay || answered.seq > dot.seq);
         true
     }
 
     /// True when a live Serving peer that keeps up will have the write soon.
-    fn awaits_copy(&self, partition: PartitionId, own: StayId, seq: Seq) -> bool {
+    fn awaits_copy(&self, partition: PartitionId, dot: Dot) -> bool {
         let part = self.part(partition);
+        let log = part.logs.get(&dot.stay);
         part.serving().any(|peer| {
             !peer.own
-                && part.words.durable(peer.stay, own) < seq
+                && !peer.gone
+                && part.words.durable(peer.stay, dot.stay) < dot.seq
                 && self.is_live(&peer.node)
-                && self.keeps_up(part.streams.get(&peer.stay))
+                && self.keeps_up(log.and_then(|log| log.streams.get(&peer.stay)))
         })
     }
 
     /// Answers the own writes of a partition that have enough copies, in order.
     pub(super) fn answer_writes(&mut self, partition: PartitionId, io: &mut Io<'_>) {
-        let Some(own) = self.part(partition).own_serving() else { return };
-        while let Some(seq) = self.part(partition).unanswered.front().map(|write| write.seq) {
-            if !self.is_ackable(partition, own, seq) {
+        while let Some(dot) = self.part(partition).unanswered.front().map(|write| write.dot) {
+            let acts = self.part(partition).own_stays().any(|peer| peer.stay == dot.stay);
+            if acts && !self.is_ackable(partition, dot) {
                 return;
             }
-            if let Some(write) = self.part_mut(partition).unanswered.pop_front() {
-                self.unanswered -= 1;
-                self.acknowledge(partition, own, write, io);
+            let Some(write) = self.part_mut(partition).unanswered.pop_front() else { return };
+            self.unanswered -= 1;
+            if acts {
+                self.acknowledge(partition, write, io);
+            } else {
+                // Its stay was lost or closed before the answer.
+                self.reply(&write.origin, Response::Error(Code::OutcomeUnknown), io);
             }
         }
     }
@@ -297,14 +303,14 @@ impl Machine {
             let all = part.unanswered.drain(..);
             let (late, in_time): (VecDeque<_>, VecDeque<_>) = all.partition(|write| write.deadline_ms <= now);
             part.unanswered = in_time;
-            let Some(own) = part.own().map(|own| own.stay) else { continue };
             self.unanswered -= late.len();
             for write in late {
                 let part = &mut self.parts[partition.0 as usize];
-                let durable = part.replica.as_ref().is_some_and(|replica| replica.durable.get(own) >= write.seq);
-                if durable {
-                    part.answered.insert(write.seq);
-                    self.acknowledge(partition, own, write, io);
+                let acts = part.own_stays().any(|peer| peer.stay == write.dot.stay);
+                let durable = part.replica.as_ref().is_some_and(|replica| replica.durable.covers(write.dot));
+                if acts && durable && part.copies(write.dot) > 0 {
+                    part.answered.insert(write.dot);
+                    self.acknowledge(partition, write, io);
                 } else {
                     self.reply(&write.origin, Response::Error(Code::OutcomeUnknown), io);
                 }
@@ -312,8 +318,8 @@ impl Machine {
         }
     }
 
-    fn acknowledge(&mut self, partition: PartitionId, own: StayId, write: Unanswered, io: &mut Io<'_>) {
-        let copies = self.part(partition).copies(own, write.seq);
+    fn acknowledge(&mut self, partition: PartitionId, write: Unanswered, io: &mut Io<'_>) {
+        let copies = self.part(partition).copies(write.dot);
         let shard = self.map.layout.partitions[partition.0 as usize];
         let response = Response::Written { existed: write.existed, context: write.context, shard, copies };
         self.reply(&write.origin, response, io);

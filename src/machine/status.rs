@@ -114,7 +114,7 @@ impl Machine {
             keys: replica.keys,
             tombstones: replica.tombstones,
             unapplied: replica.waiting() as u64,
-            logged: replica.applied.get(own.stay).saturating_sub(part.truncated),
+            logged: part.logs.iter().map(|(stay, log)| replica.applied.get(*stay).saturating_sub(log.truncated)).sum(),
         })
     }
 

@@ -1,0 +1,244 @@
+//! Changes that clients of this node have asked for: handed to the proposer, and answered when they are done.
+//!
+//! A change is asked of the lowest live voter, again every second until it answers (it knows an asker's number again).
+//! Once agreed on, it is done when the map says so; this node needs nobody to tell it. A client that goes away cancels
+//! nothing.
+
+use super::Machine;
+use super::message::{Effect, Message, NotChanged, RequestId, Wanted};
+use super::pending::Io;
+use crate::cluster::change::{Change, ChangeError};
+use crate::cluster::map::{Layout, PeerState};
+use crate::cluster::voters::leader;
+use crate::types::{Epoch, NodeAddr};
+
+/// How often the proposer is asked again, in milliseconds.
+const AGAIN_MS: u64 = 1_000;
+
+/// How long a node that is to be admitted has to answer, in milliseconds.
+const SILENT_MS: u64 = 3_000;
+
+/// A change without progress for this long, in milliseconds, is answered; the work goes on.
+const STALLED_MS: u64 = 60_000;
+
+/// A change on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Changing {
+    id: u64,
+    /// Nobody, when this node itself asks.
+    client: Option<RequestId>,
+    wanted: Wanted,
+    asked_ms: u64,
+    again_ms: u64,
+    deadline_ms: u64,
+    /// The map that has it in it, once agreed on; and the layout that it aims at, once seen.
+    agreed: Option<Epoch>,
+    aim: Option<Layout>,
+    before: Layout,
+    progress: u64,
+    progress_ms: u64,
+    lost_writes: u64,
+}
+
+fn reply(client: Option<RequestId>, outcome: Result<u64, NotChanged>, io: &mut Io<'_>) {
+    if let Some(id) = client {
+        io.effects.push(Effect::ReplyChange { id, outcome });
+    }
+}
+
+impl Machine {
+    /// Takes a change from a client of this node.
+    pub(super) fn begin_change(&mut self, client: Option<RequestId>, wanted: Wanted, budget_ms: u64, io: &mut Io<'_>) {
+        if let Some(refused) = self.refuse_at_once(&wanted) {
+            return reply(client, Err(refused), io);
+        }
+        let now = self.now.mono_ms;
+        if let Wanted::Admit(node) = &wanted
+            && *node != self.config.address
+            && !self.links.contains_key(node)
+        {
+            self.meet(node, io);
+        }
+        let id = self.fresh_id();
+        let lost_writes = if let Wanted::Forget { node, .. } = &wanted { self.only_at(node) } else { 0 };
+        self.changes.push(Changing {
+            id,
+            client,
+            wanted,
+            asked_ms: now,
+            again_ms: now,
+            deadline_ms: now.saturating_add(budget_ms),
+            agreed: None,
+            aim: None,
+            before: self.map.layout.clone(),
+            progress: 0,
+            progress_ms: now,
+            lost_writes,
+        });
+        self.tick_changes(io);
+    }
+
+    fn refuse_at_once(&self, wanted: &Wanted) -> Option<NotChanged> {
+        let in_view = |node: &NodeAddr| self.is_in_view(node);
+        match wanted {
+            Wanted::Admit(node) if in_view(node) => Some(ChangeError::AlreadyInView.into()),
+            Wanted::Remove(node) if !in_view(node) => Some(ChangeError::NoSuchNode.into()),
+            Wanted::Forget { node, confirmed: false } => Some(NotChanged::Unconfirmed(self.only_at(node))),
+            _ => None,
+        }
+    }
+
+    fn is_in_view(&self, node: &NodeAddr) -> bool {
+        self.map.nodes.contains_key(node) && !self.map.out.contains(node) && self.is_live(node)
+    }
+
+    /// Writes that only this node's peers at `node` are known to hold, as far as this node can tell.
+    fn only_at(&self, node: &NodeAddr) -> u64 {
+        let mut writes = 0;
+        for part in &self.parts {
+            let there: Vec<_> = part.peers.iter().filter(|peer| peer.node == *node).map(|peer| peer.stay).collect();
+            for stay in there {
+                let told = part.words.durable(stay, stay);
+                let others = part.peers.iter().filter(|peer| peer.node != *node);
+                let elsewhere = others.map(|peer| part.words.durable(peer.stay, stay)).max().unwrap_or(0);
+                let here = part.replica.as_ref().map_or(0, |replica| replica.durable.get(stay));
+                writes += told.saturating_sub(elsewhere.max(here));
+            }
+        }
+        writes
+    }
+
+    pub(super) fn tick_changes(&mut self, io: &mut Io<'_>) {
+        let now = self.now.mono_ms;
+        for at in (0..self.changes.len()).rev() {
+            let changing = &self.changes[at];
+            let outcome = if changing.agreed.is_some() {
+                self.stalled(at)
+            } else if now >= changing.deadline_ms {
+                Some(NotChanged::NoQuorum(self.silent_voters()))
+            } else {
+                self.ask_again(at, io)
+            };
+            if let Some(not_changed) = outcome {
+                let changing = self.changes.remove(at);
+                reply(changing.client, Err(not_changed), io);
+            }
+        }
+    }
+
+    /// Asks the proposer, when it is time to.
+    fn ask_again(&mut self, at: usize, io: &mut Io<'_>) -> Option<NotChanged> {
+        let now = self.now.mono_ms;
+        if now < self.changes[at].again_ms {
+            return None;
+        }
+        let (id, wanted) = (self.changes[at].id, self.changes[at].wanted.clone());
+        let change = match wanted {
+            Wanted::Reshard(count) => Change::Reshard(count),
+            Wanted::AddMember { shard, node } => Change::AddMember { shard, node },
+            Wanted::Remove(node) => Change::Remove(node),
+            Wanted::Forget { node, .. } => Change::Forget(node),
+            Wanted::Cancel => Change::Cancel,
+            Wanted::Admit(node) => match self.incarnation_at(&node) {
+                Some(incarnation) => Change::Admit { node, incarnation },
+                None if now >= self.changes[at].asked_ms + SILENT_MS => return Some(NotChanged::Silent(node)),
+                None => return None,
+            },
+        };
+        let live = self.map.nodes.keys().filter(|node| self.is_live(node)).cloned().collect();
+        let Some(proposer) = leader(&self.map, &live).cloned() else { return None };
+        self.changes[at].again_ms = now + AGAIN_MS;
+        if proposer == self.config.address {
+            self.on_change_asked(&proposer, id, change, io);
+        } else {
+            self.send(&proposer, Message::ChangeAsked { id, change }, io);
+        }
+        None
+    }
+
+    fn incarnation_at(&self, node: &NodeAddr) -> Option<crate::types::Incarnation> {
+        if *node == self.config.address {
+            return Some(self.incarnation);
+        }
+        self.links.get(node).filter(|link| link.connected).and_then(|link| link.incarnation)
+    }
+
+    fn silent_voters(&self) -> Vec<NodeAddr> {
+        let voters = self.map.voters.iter().filter_map(|voter| self.map.address_of(*voter));
+        let mut silent: Vec<NodeAddr> = voters.filter(|node| !self.is_live(node)).cloned().collect();
+        silent.sort();
+        silent
+    }
+
+    pub(super) fn on_change_answered(&mut self, id: u64, outcome: Result<Epoch, ChangeError>, io: &mut Io<'_>) {
+        let now = self.now.mono_ms;
+        let Some(at) = self.changes.iter().position(|changing| changing.id == id) else { return };
+        match outcome {
+            Ok(epoch) => {
+                self.changes[at].agreed = Some(epoch);
+                self.changes[at].progress_ms = now;
+                self.look_at_changes(io);
+            }
+            Err(error) => {
+                let changing = self.changes.remove(at);
+                reply(changing.client, Err(error.into()), io);
+            }
+        }
+    }
+
+    /// Answers the changes that the map in force shows to be done, or undone.
+    pub(super) fn look_at_changes(&mut self, io: &mut Io<'_>) {
+        for at in (0..self.changes.len()).rev() {
+            if self.changes[at].agreed.is_none_or(|epoch| self.map.epoch < epoch) {
+                continue;
+            }
+            if self.changes[at].aim.is_none() {
+                self.changes[at].aim = Some(self.map.wanted_layout().clone());
+            }
+            if let Some(outcome) = self.outcome(&self.changes[at]) {
+                let changing = self.changes.remove(at);
+                reply(changing.client, outcome, io);
+            }
+        }
+    }
+
+    fn outcome(&self, changing: &Changing) -> Option<Result<u64, NotChanged>> {
+        let (done, cancelled) = (Ok(changing.lost_writes), Err(NotChanged::Cancelled));
+        let (map, settled) = (&self.map, self.map.target.is_none());
+        match &changing.wanted {
+            Wanted::Reshard(count) if settled => {
+                let there = changing.aim.as_ref() == Some(&map.layout)
+                    || (map.layout.shards.len() == *count as usize && map.layout != changing.before);
+                Some(if there { done } else { cancelled })
+            }
+            Wanted::AddMember { shard, node } if settled => {
+                Some(if map.layout.shard_of(node) == Some(*shard) { done } else { cancelled })
+            }
+            Wanted::Reshard(_) | Wanted::AddMember { .. } => None,
+            Wanted::Remove(node) => (!self.has_stays(node)).then_some(done),
+            Wanted::Cancel => {
+                let back = map.rows.iter().flat_map(|row| row.peers.values());
+                let quiet = back.fold(true, |quiet, stay| quiet && stay.state == PeerState::Serving);
+                (settled && quiet).then_some(done)
+            }
+            Wanted::Admit(_) | Wanted::Forget { .. } => Some(done),
+        }
+    }
+
+    fn has_stays(&self, node: &NodeAddr) -> bool {
+        let Some(bound) = self.map.nodes.get(node).copied().flatten() else { return false };
+        self.map.rows.iter().any(|row| row.peers.values().any(|stay| stay.incarnation == bound))
+    }
+
+    /// A change that does not get on: no new map, and no peer told of a further step.
+    fn stalled(&mut self, at: usize) -> Option<NotChanged> {
+        let now = self.now.mono_ms;
+        let progress = self.map.epoch.0 + self.consensus.steps_in_all();
+        let changing = &mut self.changes[at];
+        if changing.progress != progress {
+            changing.progress = progress;
+            changing.progress_ms = now;
+        }
+        (now >= changing.progress_ms + STALLED_MS).then_some(NotChanged::Stalled)
+    }
+}
