@@ -2,7 +2,7 @@
 //!
 //! The order at the start: settings, ports (so that a second process at the same address leaves the data alone), the
 //! data directory, the node, the two servers. The order at the stop: no more connections; requests under way get
-//! [`DRAIN`]; the node, with a last sync; exit 0. A silent client holds up neither, and a second signal ends at once.
+//! three seconds; the node, with a last sync; exit 0. A silent client holds up neither, and a second signal ends at once.
 //!
 //! Exit statuses: 0 stopped as asked; 1 could not start or go on (a port, the data directory, a failed disk); 2 the
 //! settings are no good, so starting again without changing them is no use.
