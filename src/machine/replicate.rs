@@ -395,12 +395,30 @@ impl Machine {
             if !said_by.is_some_and(|peer| !peer.lost && !peer.own && (peer.incarnation == incarnation || !own_name)) {
                 continue;
             }
+            self.check_memory(from, &report)?;
             self.take_word(&report);
             self.note_progress(report.partition, report.stay);
             self.note_lack(report.partition, report.stay);
             self.pump(report.partition, io)?;
         }
         Ok(())
+    }
+
+    /// What a node wrote leaves it only when that is durable here (R1), so nobody can have more of it than this disk,
+    /// unless the disk is not the one that wrote. To go on would give names of writes a second time.
+    fn check_memory(&self, from: &NodeAddr, report: &PartitionReport) -> Result<(), StoreError> {
+        let part = self.part(report.partition);
+        let (Some(own), Some(replica)) = (part.own(), &part.replica) else { return Ok(()) };
+        let (theirs, mine) = (report.durable.get(own.stay), replica.applied.get(own.stay));
+        if theirs <= mine {
+            return Ok(());
+        }
+        Err(StoreError::Damaged(format!(
+            "{from} holds {theirs} writes of this node in partition {}, and this data directory knows {mine} of them: \
+             it was restored from a backup, or copied; start the node with an empty data directory, and it refills \
+             from the others",
+            report.partition
+        )))
     }
 
     /// Moves a stream's window with what its receiver has acknowledged.
