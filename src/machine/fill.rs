@@ -120,7 +120,7 @@ impl Machine {
     fn fill_source(&self, partition: PartitionId) -> Option<StayId> {
         let now = self.now.mono_ms;
         let part = self.part(partition);
-        if part.own().is_none_or(|own| own.state == PeerState::Leaving) {
+        if part.own().is_none_or(|own| own.state == PeerState::Leaving) || self.is_full() {
             return None;
         }
         let previous = match &part.filling {
@@ -167,6 +167,9 @@ impl Machine {
         let FillChunk { partition, attempt, index, items, end, .. } = chunk;
         let strict = self.on(Rule::FillAttempt);
         let now = self.now.mono_ms;
+        if self.is_full() {
+            return Ok(());
+        }
         let Some(fill) = self.part_mut(partition).filling.as_mut() else { return Ok(()) };
         let wanted = !strict || (fill.attempt == attempt && fill.next == index);
         if !wanted || fill.whole.is_some() || (!strict && index > fill.next) {

@@ -64,6 +64,7 @@ impl Machine {
             gossip: BTreeMap::new(),
             timers: Timers::default(),
             disk_full: false,
+            store_full: None,
             ids: derive(&config.seed, b"attempts") as u64,
             now,
             failed: false,

@@ -125,11 +125,16 @@ impl Machine {
         let unapplied: usize = self.parts.iter().filter_map(|p| p.replica.as_ref()).map(|r| r.waiting_bytes()).sum();
         let mut room = self.config.max_unapplied_bytes.saturating_sub(unapplied);
         let own_name = self.on(Rule::OwnName);
+        // The reserve is not for what peers write either; their streams come back to it.
+        let (full, refused) = (self.disk_full, self.store_full.is_some());
         let part = self.part_mut(partition);
-        if part.own().is_none_or(|own| own.state == PeerState::Leaving) {
+        if part.own().is_none_or(|own| own.state == PeerState::Leaving) || refused {
             return Ok(());
         }
         for op in operations {
+            if full && !op.item.is_tombstone() {
+                break;
+            }
             // Of its own stay only, and of a lost one nothing (R5).
             let taken = part
                 .peer(op.item.dot.stay)

@@ -54,11 +54,15 @@ impl Machine {
             return Ok(self.seek_elsewhere(partition, stay, seq, pending));
         }
         match &pending.request {
-            Request::Put { .. } if self.disk_full => Ok(Verdict::Done(Response::Error(Code::DiskFull))),
+            Request::Put { .. } if self.is_full() => Ok(Verdict::Done(Response::Error(Code::DiskFull))),
             Request::Put { value, .. } => {
                 self.write(partition, own, key, Some(value.clone()), context, pending, io)
             }
             Request::Delete { .. } if self.has_value(partition, key, io)? => {
+                // Deletes have the reserve; when that is gone too, nothing can be taken.
+                if self.store_full.is_some() {
+                    return Ok(Verdict::Done(Response::Error(Code::DiskFull)));
+                }
                 self.write(partition, own, key, None, context, pending, io)
             }
             // A delete of what is not there is a read: it shows the tombstone, or that there is nothing.
