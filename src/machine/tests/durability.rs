@@ -54,3 +54,15 @@ fn with_little_room_left_nothing_but_deletes_is_taken() {
     all.run_ms(6_000);
     assert!(matches!(all.get(2, "b", &Context::empty()), Response::Value { .. }));
 }
+
+#[test]
+fn a_restart_beside_a_silent_peer_shows_what_it_wrote() {
+    let mut all = Lockstep::new(2, 1);
+    all.run_ms(2_000);
+    all.stop(2);
+    all.put(1, "a", "1", &Context::empty());
+    let store = all.hosts[&node(1)].store.crash(0);
+    // Nobody says that node2 is down, so it counts as live for a while.
+    all.start(1, 2, 1, store);
+    assert!(matches!(all.get(1, "a", &Context::empty()), Response::Value { .. }));
+}
