@@ -9,6 +9,7 @@ use crate::causal::context::Context;
 use crate::causal::op::Op;
 use crate::causal::partition::Replica;
 use crate::causal::stability::{Stable, Words};
+use crate::causal::vector::VersionVector;
 use crate::cluster::map::{ClusterMap, PeerState};
 use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, Seq, StayId};
 
@@ -52,6 +53,14 @@ pub(super) struct Progress {
     pub resends: u32,
     /// Operations in flight: last seq of each message and its bytes.
     pub flight: VecDeque<(Seq, usize)>,
+}
+
+/// What a peer has and this node lacks.
+#[derive(Clone, Debug)]
+pub(super) struct Lack {
+    pub since_ms: u64,
+    /// What the peer had then. A stream that is merely late catches up with it, and the time begins anew.
+    pub durable: VersionVector,
 }
 
 /// The log entries of the own stay that are still in memory, in order of seq without gaps.
@@ -121,8 +130,8 @@ pub(super) struct Part {
     pub untold: BTreeSet<StayId>,
     /// Since when operations wait and none is ready.
     pub blocked_since_ms: Option<u64>,
-    /// Peers that have what is lacking here, since when.
-    pub lacking: BTreeMap<StayId, u64>,
+    /// Peers that have what is lacking here.
+    pub lacking: BTreeMap<StayId, Lack>,
     /// The fill that is being received.
     pub filling: Option<FillIn>,
     /// Where the search for tombstones to collect goes on.

@@ -150,12 +150,14 @@ impl Machine {
     /// Applies every waiting operation whose turn has come.
     pub(super) fn drain(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<(), StoreError> {
         let order = Order { deps: self.on(Rule::OperationDeps), own: self.on(Rule::OperationOrder) };
+        let mut moved = false;
         loop {
             let part = self.part_mut(partition);
             let (next_stay, peers) = (part.next_stay, &part.peers);
             let closed = |stay: StayId| stay < next_stay && !peers.iter().any(|peer| peer.stay == stay);
             let Some(replica) = part.replica.as_mut() else { return Ok(()) };
             let Some(op) = replica.take_ready(order, closed) else { break };
+            moved = true;
             if !replica.applied.covers(op.item.dot) {
                 self.apply(partition, &op.key, &op.item, io)?;
             }
@@ -163,7 +165,8 @@ impl Machine {
         let now = self.now.mono_ms;
         let part = self.part_mut(partition);
         let waits = part.replica.as_ref().is_some_and(|replica| replica.waiting() > 0);
-        part.blocked_since_ms = if waits { part.blocked_since_ms.or(Some(now)) } else { None };
+        // Blocked means that none is ready: with each that was, the time begins anew.
+        part.blocked_since_ms = if waits { part.blocked_since_ms.filter(|_| !moved).or(Some(now)) } else { None };
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Small stores in lockstep: no faults, every message arrives at once. What faults do is the simulator's business.
 
 mod durability;
+mod repair;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,0 +1,33 @@
+//! When a fill is asked for, and when the streams are enough.
+
+use super::*;
+
+#[test]
+fn a_stream_that_is_merely_late_is_no_reason_for_a_fill() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    // node3 hears of every write from node2, before the write itself arrives.
+    all.slow.insert((node(1), node(3)), 40);
+    all.fills = 0;
+    for n in 0..400 {
+        all.begin(1, put_request("a", &n.to_string()));
+        all.run_ms(10);
+    }
+    assert_eq!(all.fills, 0, "node3 never lacked the same write for a second");
+}
+
+#[test]
+fn operations_that_wait_for_a_short_while_are_no_reason_for_a_fill() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    all.slow.insert((node(1), node(3)), 30);
+    all.fills = 0;
+    let mut context = Context::empty();
+    for n in 0..100 {
+        // Each write depends on the one before, by the other coordinator: node3 has it first, and waits.
+        context = all.put(1, "a", &n.to_string(), &context);
+        context = all.put(2, "a", &n.to_string(), &context);
+        all.run_ms(10);
+    }
+    assert_eq!(all.fills, 0, "node3 was never blocked for 50 ms");
+}
