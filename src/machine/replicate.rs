@@ -14,7 +14,7 @@ use super::rules::Rule;
 use super::{Io, Machine, records};
 use crate::causal::item::Item;
 use crate::causal::op::Op;
-use crate::causal::partition::Order;
+use crate::causal::partition::{Offer, Order, Replica};
 use crate::causal::vector::VersionVector;
 use crate::cluster::map::PeerState;
 use crate::error::StoreError;
@@ -122,29 +122,36 @@ impl Machine {
         operations: Vec<Arc<Op>>,
         io: &mut Io<'_>,
     ) -> Result<(), StoreError> {
-        let unapplied: usize = self.parts.iter().filter_map(|p| p.replica.as_ref()).map(|r| r.waiting_bytes()).sum();
-        let mut room = self.config.max_unapplied_bytes.saturating_sub(unapplied);
         let own_name = self.on(Rule::OwnName);
         // The reserve is not for what peers write either; their streams come back to it.
         let (full, refused) = (self.disk_full, self.store_full.is_some());
-        let part = self.part_mut(partition);
-        if part.own().is_none_or(|own| own.state == PeerState::Leaving) || refused {
+        if self.part(partition).own().is_none_or(|own| own.state == PeerState::Leaving) || refused {
             return Ok(());
         }
         for op in operations {
             if full && !op.item.is_tombstone() {
                 break;
             }
+            let part = self.part_mut(partition);
             // Of its own stay only, and of a lost one nothing (R5).
             let taken = part
                 .peer(op.item.dot.stay)
                 .is_some_and(|peer| !peer.lost && (peer.incarnation == from || !own_name) && !peer.own);
             let Some(replica) = part.replica.as_mut().filter(|_| taken) else { continue };
-            let before = replica.waiting_bytes();
-            replica.offer(op, room);
-            room = room.saturating_sub(replica.waiting_bytes() - before);
+            // Mostly it is the next one: applied at once, it needs no room, and the one after it is next then.
+            if replica.offer(op.clone(), 0) == Offer::NoRoom {
+                let room = self.room();
+                self.part_mut(partition).replica.as_mut().map(|replica| replica.offer(op, room));
+            }
+            self.drain(partition, io)?;
         }
-        self.drain(partition, io)
+        Ok(())
+    }
+
+    /// The room that is left for operations that wait, in bytes.
+    fn room(&self) -> usize {
+        let waiting = self.parts.iter().filter_map(|part| part.replica.as_ref()).map(Replica::waiting_bytes);
+        self.config.max_unapplied_bytes.saturating_sub(waiting.sum())
     }
 
     /// Applies every waiting operation whose turn has come.

@@ -31,3 +31,19 @@ fn operations_that_wait_for_a_short_while_are_no_reason_for_a_fill() {
     }
     assert_eq!(all.fills, 0, "node3 was never blocked for 50 ms");
 }
+
+#[test]
+fn a_run_of_operations_needs_no_room() {
+    let mut all = Lockstep::new(2, 1);
+    all.unapplied_bytes = 0;
+    let store = all.hosts.remove(&node(2)).unwrap().store.crash(0);
+    all.start(2, 2, 1, store);
+    all.connect_all();
+    all.run_ms(2_000);
+    all.cut.push((node(1), node(2)));
+    let asked: Vec<u64> = (0..50).map(|n| all.begin(1, put_request("a", &n.to_string()))).collect();
+    all.cut.clear();
+    all.run_ms(600);
+    assert!(asked.iter().all(|id| matches!(all.answers.get(id), Some(Response::Written { copies: 2, .. }))));
+    assert_eq!(all.fills, 0);
+}
