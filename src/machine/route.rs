@@ -69,7 +69,7 @@ impl Machine {
         for mut pending in self.requests.take_waiting(partition) {
             let verdict = match partition {
                 Some(partition) => self.try_key(partition, &mut pending, io)?,
-                None => self.try_count(&pending),
+                None => self.try_count(&mut pending),
             };
             match verdict {
                 Verdict::Done(response) => self.reply(&pending.origin, response, io),
@@ -147,7 +147,7 @@ impl Machine {
     }
 
     /// Counts a shard's keys here, if this node holds all of them, or asks one that does.
-    fn try_count(&mut self, pending: &Pending) -> Verdict {
+    fn try_count(&mut self, pending: &mut Pending) -> Verdict {
         let Request::KeyCount { shard } = pending.request else {
             return Verdict::Done(Response::Error(Code::Internal));
         };
@@ -166,7 +166,10 @@ impl Machine {
         }
         match live.into_iter().find(|node| self.is_connected(node) && !pending.avoid.contains(*node)) {
             Some(node) => Verdict::Forward(node.clone()),
-            None => Verdict::Wait(Code::ShardUnavailable),
+            None => {
+                pending.avoid.clear();
+                Verdict::Wait(Code::ShardUnavailable)
+            }
         }
     }
 

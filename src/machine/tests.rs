@@ -2,6 +2,7 @@
 
 mod durability;
 mod repair;
+mod routing;
 
 use std::collections::{BTreeMap, VecDeque};
 
