@@ -43,6 +43,10 @@ impl Machine {
             None
         };
         let partition = key.map(|key| key.partition(self.map.partitions()));
+        if !self.map.is_born() && matches!(origin, Origin::Peer { .. }) {
+            // Whoever forwards has a map, and perhaps another node to ask.
+            return self.refuse(&origin, None, io);
+        }
         if let Some(code) = refusal {
             return self.reply(&origin, Response::Error(code), io);
         }

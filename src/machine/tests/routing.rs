@@ -30,3 +30,19 @@ fn a_count_goes_on_when_a_member_is_back_in_reach() {
     all.cut.clear();
     assert_eq!(all.answer(asked), Response::KeyCount(0));
 }
+
+#[test]
+fn a_node_without_a_map_sends_a_request_back() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    let (a, _) = strangers(&all);
+    let name = key_of(&all, a);
+    all.stop(a);
+    all.start(a, 4, 2, MemoryStore::new());
+    all.connect_all();
+    all.settle();
+    for n in 0..4 {
+        let response = all.ask(1, put_request(&name, &n.to_string()));
+        assert!(matches!(response, Response::Written { .. }), "{response:?}");
+    }
+}
