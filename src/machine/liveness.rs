@@ -16,6 +16,8 @@ const MAP_PAUSE_MS: u64 = 100;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Link {
     pub connected: bool,
+    /// A stream from the node has begun since it was last out of reach.
+    accepted: bool,
     pub incarnation: Option<Incarnation>,
     /// What the node last said of itself.
     pub cluster_id: ClusterId,
@@ -89,6 +91,7 @@ impl Machine {
     pub(super) fn on_disconnected(&mut self, peer: &NodeAddr, refused: bool, io: &mut Io<'_>) {
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = false;
+        link.accepted = false;
         if refused {
             self.detector.refused(peer);
         }
@@ -97,6 +100,15 @@ impl Machine {
         let here = self.partitions().filter(|p| !self.part(*p).unanswered.is_empty());
         self.wake.extend(here.collect::<Vec<_>>());
         self.wake.extend(self.requests.waited_for().into_iter().flatten());
+    }
+
+    /// A node answers forwards by the stream from it, and begins with none before it has reached this node: so with
+    /// the first stream nothing was lost, and with every later one what was not answered by then may have been.
+    pub(super) fn on_accepted(&mut self, peer: &NodeAddr, io: &mut Io<'_>) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        if std::mem::replace(&mut link.accepted, true) {
+            self.lose_forwards(peer, io);
+        }
     }
 
     pub(super) fn on_message(

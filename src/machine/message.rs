@@ -269,6 +269,11 @@ pub enum Input {
         /// Its incarnation, as the connection told.
         incarnation: Incarnation,
     },
+    /// A stream *from* this node begins. What it sent by an earlier one may not have arrived.
+    Accepted {
+        /// The peer.
+        peer: NodeAddr,
+    },
     /// The connection to this node broke, or it could not be made.
     Disconnected {
         /// The peer.

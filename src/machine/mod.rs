@@ -210,6 +210,10 @@ impl Machine {
                 self.on_connected(&peer, incarnation, io);
                 Ok(())
             }
+            Input::Accepted { peer } => {
+                self.on_accepted(&peer, io);
+                Ok(())
+            }
             Input::Disconnected { peer, refused } => {
                 self.on_disconnected(&peer, refused, io);
                 Ok(())

@@ -108,6 +108,9 @@ impl Machine {
             // Whoever gave the context knows a newer map; pings will bring it.
             return Ok(Verdict::Wait(Code::DependenciesUnsatisfied));
         }
+        if self.is_mute(&pending.origin) {
+            return Ok(Verdict::Wait(Code::ShardUnavailable));
+        }
         match self.part(partition).own_serving() {
             // A read that a peer with more was named for goes there; its own replica lacks something.
             Some(_) if pending.hint.is_some() && matches!(pending.origin, Origin::Client(_)) => {
@@ -117,6 +120,12 @@ impl Machine {
             None if matches!(pending.origin, Origin::Peer { .. }) => Ok(Verdict::Refuse(None)),
             None => Ok(self.elsewhere(partition, pending)),
         }
+    }
+
+    /// True when the answer could not be sent now. So it is for a moment when two nodes reach each other one after the
+    /// other; a write that nobody can be told of is better not begun.
+    fn is_mute(&self, origin: &Origin) -> bool {
+        matches!(origin, Origin::Peer { node, .. } if !self.is_connected(node))
     }
 
     /// The node to send a request to when this one does not serve its partition.
@@ -158,6 +167,9 @@ impl Machine {
         let Some(members) = self.map.layout.members(shard) else {
             return Verdict::Done(Response::Error(Code::NoSuchShard));
         };
+        if self.is_mute(&pending.origin) {
+            return Verdict::Wait(Code::ShardUnavailable);
+        }
         if let Some(keys) = self.own_count(shard) {
             return Verdict::Done(Response::KeyCount(keys));
         }
