@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::fill::FillIn;
+use super::message::ClockPromise;
 use super::requests::Origin;
 use crate::causal::context::Context;
 use crate::causal::op::Op;
@@ -11,7 +12,7 @@ use crate::causal::partition::Replica;
 use crate::causal::stability::{Stable, Words};
 use crate::causal::vector::VersionVector;
 use crate::cluster::map::{ClusterMap, PeerState};
-use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, Seq, StayId};
+use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, Seq, StayId, Timestamp};
 
 /// Bytes of own operations that are kept in memory for streams; older ones are read from the log.
 const RECENT_BYTES: usize = 1 << 20;
@@ -134,8 +135,12 @@ pub(super) struct Part {
     pub lacking: BTreeMap<StayId, Lack>,
     /// The fill that is being received.
     pub filling: Option<FillIn>,
+    /// The own clock promise that is told once the writes up to its seq are durable.
+    pub vow: Option<ClockPromise>,
     /// Where the search for tombstones to collect goes on.
     pub collect_from: Option<bytes::Bytes>,
+    /// With which clock the search began, and when it is begun anew without a greater one, in monotonic milliseconds.
+    pub collected: (Timestamp, u64),
 }
 
 impl Part {
@@ -155,6 +160,8 @@ impl Part {
             })
             .collect();
         self.words.clear();
+        self.vow = None;
+        self.collected = Default::default();
         self.streams = self.receivers().map(|peer| (peer.stay, Progress::default())).collect();
         self.blocked_since_ms = None;
         self.lacking.clear();

@@ -315,13 +315,25 @@ impl Machine {
         Some(PartitionReport { partition, version, stay: own, durable, promise })
     }
 
-    /// The own clock as a word to the others: after this seq, only greater timestamps.
+    /// The own clock as a word to the others: after this seq, only greater timestamps. Made once, and told when that
+    /// seq is durable, though newer ones are on their way by then.
     fn promise(&mut self, partition: PartitionId, own: StayId) -> Option<ClockPromise> {
-        let replica = self.part(partition).replica.as_ref()?;
-        let (assigned, durable) = (replica.applied.get(own), replica.durable.get(own));
-        if self.on(Rule::PromiseSync) && assigned > durable {
+        let made = match self.part(partition).vow {
+            Some(made) => made,
+            None => self.make_promise(partition, own)?,
+        };
+        let part = self.part_mut(partition);
+        let durable = part.replica.as_ref()?.durable.get(own);
+        part.vow = Some(made);
+        if self.on(Rule::PromiseSync) && made.seq > durable {
             return None;
         }
+        self.part_mut(partition).vow.take()
+    }
+
+    fn make_promise(&mut self, partition: PartitionId, own: StayId) -> Option<ClockPromise> {
+        let replica = self.part(partition).replica.as_ref()?;
+        let (assigned, durable) = (replica.applied.get(own), replica.durable.get(own));
         let seq = if self.on(Rule::PromiseLast) { assigned } else { durable.saturating_sub(1) };
         let wall_ms = self.now.wall_ms;
         let clock = if self.on(Rule::DurablePromise) {

@@ -47,3 +47,25 @@ fn a_run_of_operations_needs_no_room() {
     assert!(asked.iter().all(|id| matches!(all.answers.get(id), Some(Response::Written { copies: 2, .. }))));
     assert_eq!(all.fills, 0);
 }
+
+#[test]
+fn tombstones_are_collected_while_others_write() {
+    let mut all = Lockstep::new(2, 1);
+    all.run_ms(2_000);
+    let context = all.put(1, "a", "1", &Context::empty());
+    all.delete(1, "a", &context);
+    let partition = key("a").partition(8);
+    // Another key of the same partition, written all the time: always something is on its way.
+    let other = (0..).map(|n| format!("b{n}")).find(|name| key(name).partition(8) == partition).unwrap();
+    all.slow.insert((node(1), node(2)), 30);
+    all.slow.insert((node(2), node(1)), 30);
+    for n in 0..1_000 {
+        all.begin(1, put_request(&other, &n.to_string()));
+        all.begin(2, put_request(&other, &n.to_string()));
+        all.run_ms(10);
+    }
+    for number in 1..=2 {
+        let kept: u64 = all.machine(number).partition_status().iter().map(|part| part.tombstones).sum();
+        assert_eq!(kept, 0, "node{number}");
+    }
+}
