@@ -134,7 +134,9 @@ impl Machine {
             Message::MapPush(map) => self.learn(map, io),
             Message::ForwardReply { id, response } => self.on_forward_reply(id, response, io),
             Message::ForwardRefused { id, better } => self.on_refused(id, better),
-            Message::Forward { id, remaining_ms, request } => self.on_forward(from, id, request, remaining_ms, io),
+            Message::Forward { id, remaining_ms, request } => {
+                return self.on_forward(from, id, request, remaining_ms, io);
+            }
             data => return self.on_data(from, incarnation, data, io),
         }
         Ok(())

@@ -60,6 +60,9 @@ use rules::{Rule, Rules};
 /// How often [`Input::Tick`] is to be given, in milliseconds.
 pub const TICK_MS: u64 = 10;
 
+/// How often all that waits is tried again, in milliseconds.
+const RETRY_MS: u64 = 50;
+
 /// How long to wait, in milliseconds, before a store that was full is asked again.
 const FULL_PAUSE_MS: u64 = 100;
 
@@ -141,6 +144,7 @@ struct Timers {
     gossip_ms: u64,
     refresh_ms: u64,
     collect_ms: u64,
+    retry_ms: u64,
     /// Where the rotating duties go on.
     refresh_at: usize,
     collect_at: usize,
@@ -201,10 +205,7 @@ impl Machine {
         match input {
             Input::Tick => self.tick(io),
             Input::Synced(batch) => self.on_synced(batch, io),
-            Input::Request { id, request, budget_ms } => {
-                self.on_request(id, request, budget_ms, io);
-                Ok(())
-            }
+            Input::Request { id, request, budget_ms } => self.on_request(id, request, budget_ms, io),
             Input::Message { from, incarnation, message } => self.on_message(&from, incarnation, message, io),
             Input::Connected { peer, incarnation } => {
                 self.on_connected(&peer, incarnation, io);
@@ -249,9 +250,12 @@ impl Machine {
         self.send_ready_fills(io)?;
         self.tick_gossip(io);
         self.tick_collect(io)?;
-        // What could not be routed is tried again with every tick.
-        self.retry(None, io)?;
-        self.wake.extend(self.requests.waited_for().into_iter().flatten());
+        // Time alone can bring what a request waits for: a peer that is not waited for any more, a route tried again.
+        if self.now.mono_ms >= self.timers.retry_ms {
+            self.timers.retry_ms = self.now.mono_ms + RETRY_MS;
+            self.retry(None, io)?;
+            self.wake.extend(self.requests.waited_for().into_iter().flatten());
+        }
         Ok(())
     }
 

@@ -109,8 +109,12 @@ impl Machine {
             replica.synced(dot.stay, dot.seq);
             part.untold.insert(dot.stay);
         }
+        // An own write is what nobody can have waited for.
+        let own = part.own().is_some_and(|own| own.stay == dot.stay);
         self.raises.push_back((batch, partition, dot.stay, dot.seq));
-        self.wake.insert(partition);
+        if !own {
+            self.wake.insert(partition);
+        }
     }
 
     // ---- Operations in.

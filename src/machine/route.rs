@@ -18,15 +18,34 @@ use crate::types::{NodeAddr, PartitionId, ShardId};
 const GRACE_MS: u64 = 150;
 
 impl Machine {
-    pub(super) fn on_request(&mut self, id: RequestId, request: Request, budget_ms: u64, io: &mut Io<'_>) {
-        self.accept(Origin::Client(id), request, budget_ms, io);
+    pub(super) fn on_request(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        budget_ms: u64,
+        io: &mut Io<'_>,
+    ) -> Result<(), StoreError> {
+        self.accept(Origin::Client(id), request, budget_ms, io)
     }
 
-    pub(super) fn on_forward(&mut self, from: &NodeAddr, id: u64, request: Request, left_ms: u64, io: &mut Io<'_>) {
-        self.accept(Origin::Peer { node: from.clone(), id }, request, left_ms, io);
+    pub(super) fn on_forward(
+        &mut self,
+        from: &NodeAddr,
+        id: u64,
+        request: Request,
+        left_ms: u64,
+        io: &mut Io<'_>,
+    ) -> Result<(), StoreError> {
+        self.accept(Origin::Peer { node: from.clone(), id }, request, left_ms, io)
     }
 
-    fn accept(&mut self, origin: Origin, request: Request, budget_ms: u64, io: &mut Io<'_>) {
+    fn accept(
+        &mut self,
+        origin: Origin,
+        request: Request,
+        budget_ms: u64,
+        io: &mut Io<'_>,
+    ) -> Result<(), StoreError> {
         let (key, context) = match &request {
             Request::Get { key, context } | Request::Put { key, context, .. } | Request::Delete { key, context } => {
                 (Some(key), Some(context))
@@ -45,22 +64,19 @@ impl Machine {
         let partition = key.map(|key| key.partition(self.map.partitions()));
         if !self.map.is_born() && matches!(origin, Origin::Peer { .. }) {
             // Whoever forwards has a map, and perhaps another node to ask.
-            return self.refuse(&origin, None, io);
+            self.refuse(&origin, None, io);
+            return Ok(());
         }
         if let Some(code) = refusal {
-            return self.reply(&origin, Response::Error(code), io);
+            self.reply(&origin, Response::Error(code), io);
+            return Ok(());
         }
         let deadline_ms = self.now.mono_ms.saturating_add(budget_ms);
         let otherwise = Code::ShardUnavailable;
         let pending =
             Pending { origin, request, partition, deadline_ms, otherwise, avoid: BTreeSet::new(), hint: None };
-        self.requests.wait(pending);
-        match partition {
-            Some(partition) => {
-                self.wake.insert(partition);
-            }
-            None => self.count_waiting(io),
-        }
+        // Tried alone: what waits for the same partition has not come any closer.
+        self.attempt(pending, io)
     }
 
     /// A context with partitions that this store does not have.
@@ -70,25 +86,25 @@ impl Machine {
 
     /// Tries again all that waits for a partition (`None`: what concerns no single one).
     pub(super) fn retry(&mut self, partition: Option<PartitionId>, io: &mut Io<'_>) -> Result<(), StoreError> {
-        for mut pending in self.requests.take_waiting(partition) {
-            let verdict = match partition {
-                Some(partition) => self.try_key(partition, &mut pending, io)?,
-                None => self.try_count(&mut pending),
-            };
-            match verdict {
-                Verdict::Done(response) => self.reply(&pending.origin, response, io),
-                Verdict::Coordinated => {}
-                Verdict::Wait(otherwise) => self.requests.wait(Pending { otherwise, ..pending }),
-                Verdict::Forward(to) => self.forward(pending, to, io),
-                Verdict::Refuse(better) => self.refuse(&pending.origin, better, io),
-            }
+        for pending in self.requests.take_waiting(partition) {
+            self.attempt(pending, io)?;
         }
         Ok(())
     }
 
-    fn count_waiting(&mut self, io: &mut Io<'_>) {
-        // Counting touches no disk, so it cannot fail.
-        let _ = self.retry(None, io);
+    fn attempt(&mut self, mut pending: Pending, io: &mut Io<'_>) -> Result<(), StoreError> {
+        let verdict = match pending.partition {
+            Some(partition) => self.try_key(partition, &mut pending, io)?,
+            None => self.try_count(&mut pending),
+        };
+        match verdict {
+            Verdict::Done(response) => self.reply(&pending.origin, response, io),
+            Verdict::Coordinated => {}
+            Verdict::Wait(otherwise) => self.requests.wait(Pending { otherwise, ..pending }),
+            Verdict::Forward(to) => self.forward(pending, to, io),
+            Verdict::Refuse(better) => self.refuse(&pending.origin, better, io),
+        }
+        Ok(())
     }
 
     fn try_key(

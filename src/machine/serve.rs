@@ -296,22 +296,28 @@ impl Machine {
             if part.unanswered.is_empty() {
                 continue;
             }
-            // A peer that stops keeping up is waited for no longer, so time alone can make a write ackable.
-            self.wake.insert(partition);
             let all = part.unanswered.drain(..);
             let (late, in_time): (VecDeque<_>, VecDeque<_>) = all.partition(|write| write.deadline_ms <= now);
             part.unanswered = in_time;
-            let Some(own) = part.own().map(|own| own.stay) else { continue };
+            let (own, waiting) = (part.own().map(|own| own.stay), self.unanswered);
             self.unanswered -= late.len();
             for write in late {
                 let part = &mut self.parts[partition.0 as usize];
-                let durable = part.replica.as_ref().is_some_and(|replica| replica.durable.get(own) >= write.seq);
-                if durable {
-                    part.answered.insert(write.seq);
-                    self.acknowledge(partition, own, write, io);
-                } else {
-                    self.reply(&write.origin, Response::Error(Code::OutcomeUnknown), io);
+                let durable = |own: &StayId| {
+                    part.replica.as_ref().is_some_and(|replica| replica.durable.get(*own) >= write.seq)
+                };
+                match own.filter(durable) {
+                    Some(own) => {
+                        part.answered.insert(write.seq);
+                        self.acknowledge(partition, own, write, io);
+                    }
+                    None => self.reply(&write.origin, Response::Error(Code::OutcomeUnknown), io),
                 }
+            }
+            // A peer that stops keeping up is waited for no longer, so time alone can make a write ackable.
+            self.answer_writes(partition, io);
+            if self.unanswered < waiting {
+                self.wake.insert(partition);
             }
         }
     }
