@@ -48,6 +48,13 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// True for what may write: once it is sent on, or taken, its effect is not known without an answer.
+    pub fn writes(&self) -> bool {
+        matches!(self, Self::Put { .. } | Self::Delete { .. })
+    }
+}
+
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
