@@ -14,6 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::message::{FillChunk, FillEnd, Message};
+use super::part::Lack;
 use super::rules::Rule;
 use super::{Io, Machine, records};
 use crate::causal::item::Item;
@@ -109,17 +110,18 @@ impl std::fmt::Debug for FillOut {
 impl Machine {
     // ---- The receiver.
 
-    /// Notes since when a peer has had what is lacking here.
+    /// Notes since when a peer has had what is lacking here: the same all the time, not one write after another.
     pub(super) fn note_lack(&mut self, partition: PartitionId, peer: StayId) {
-        let now = self.now.mono_ms;
+        let since_ms = self.now.mono_ms;
         let part = self.part_mut(partition);
         let Some(replica) = &part.replica else { return };
-        let lacks = part.words.of(peer).is_some_and(|word| !replica.applied.dominates(&word.durable));
-        if lacks {
-            part.lacking.entry(peer).or_insert(now);
-        } else {
-            part.lacking.remove(&peer);
+        if part.lacking.get(&peer).is_some_and(|lack| !replica.applied.dominates(&lack.durable)) {
+            return;
         }
+        match part.words.of(peer).filter(|word| !replica.applied.dominates(&word.durable)) {
+            Some(word) => part.lacking.insert(peer, Lack { since_ms, durable: word.durable.clone() }),
+            None => part.lacking.remove(&peer),
+        };
     }
 
     pub(super) fn tick_fills(&mut self, io: &mut Io<'_>) {
@@ -161,6 +163,9 @@ impl Machine {
         let part = self.part(partition);
         let own = part.own_member()?;
         part.replica.as_ref()?;
+        if self.is_full() {
+            return None;
+        }
         let previous = match &part.filling {
             Some(fill) if fill.whole.is_some() || now < fill.heard_ms + SILENT_MS => return None,
             Some(fill) => Some(fill.from),
@@ -182,7 +187,7 @@ impl Machine {
             })
         };
         let lacking = part.lacking.iter();
-        let wanted = lacking.filter(|(stay, since)| due(**since) || (joins && gives(stay))).map(|(stay, _)| *stay);
+        let wanted = lacking.filter(|(stay, lack)| due(lack.since_ms) || (joins && gives(stay))).map(|(stay, _)| *stay);
         let mut sources = wanted.filter(usable);
         let first = sources.next()?;
         // After a silent attempt, another source where there is one.
@@ -217,6 +222,9 @@ impl Machine {
         let FillChunk { partition, attempt, index, items, end, .. } = chunk;
         let strict = self.on(Rule::FillAttempt);
         let now = self.now.mono_ms;
+        if self.is_full() {
+            return Ok(());
+        }
         let part = self.part_mut(partition);
         let Some(fill) = part.filling.as_mut() else { return Ok(()) };
         let wanted = !strict || (fill.attempt == attempt && fill.next == index);
@@ -329,8 +337,7 @@ impl Machine {
     /// Merges items, less those that are covered here by now: they may have been collected since.
     fn take_items(&mut self, partition: PartitionId, items: Vec<(Key, Item)>, io: &Io<'_>) -> Result<(), StoreError> {
         for (key, item) in items {
-            let covered =
-                self.part(partition).replica.as_ref().is_none_or(|replica| replica.applied.covers(item.dot));
+            let covered = self.part(partition).replica.as_ref().is_none_or(|replica| replica.applied.covers(item.dot));
             if !covered || !self.on(Rule::FillLate) {
                 self.merge_item(partition, &key, &item, io)?;
             }

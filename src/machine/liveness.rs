@@ -22,6 +22,8 @@ const MAX_OWED: usize = 1_024;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Link {
     pub connected: bool,
+    /// A stream from the node has begun since it was last out of reach.
+    accepted: bool,
     pub incarnation: Option<Incarnation>,
     /// What the node last said of itself.
     pub cluster_id: ClusterId,
@@ -47,7 +49,8 @@ impl Machine {
         if ahead != self.clock_ahead {
             self.clock_ahead = ahead;
             self.clock.set_logical_only(ahead);
-            let text = if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is right again" };
+            let text =
+                if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is right again" };
             io.effects.push(Effect::Warn(format!("this node's wall clock {text}")));
         }
     }
@@ -116,6 +119,7 @@ impl Machine {
     pub(super) fn on_disconnected(&mut self, peer: &NodeAddr, refused: bool, io: &mut Io<'_>) {
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = false;
+        link.accepted = false;
         if refused {
             self.detector.refused(peer);
         }
@@ -124,6 +128,15 @@ impl Machine {
         let here = self.partitions().filter(|p| !self.part(*p).unanswered.is_empty());
         self.wake.extend(here.collect::<Vec<_>>());
         self.wake.extend(self.requests.waited_for().into_iter().flatten());
+    }
+
+    /// A node answers forwards by the stream from it, and begins with none before it has reached this node: so with
+    /// the first stream nothing was lost, and with every later one what was not answered by then may have been.
+    pub(super) fn on_accepted(&mut self, peer: &NodeAddr, io: &mut Io<'_>) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        if std::mem::replace(&mut link.accepted, true) {
+            self.lose_forwards(peer, io);
+        }
     }
 
     pub(super) fn on_message(
@@ -152,7 +165,9 @@ impl Machine {
             Message::ChangeAnswered { id, outcome } => self.on_change_answered(id, outcome, io),
             Message::ForwardReply { id, response } => self.on_forward_reply(id, response, io),
             Message::ForwardRefused { id, better } => self.on_refused(id, better),
-            Message::Forward { id, remaining_ms, request } => self.on_forward(from, id, request, remaining_ms, io),
+            Message::Forward { id, remaining_ms, request } => {
+                return self.on_forward(from, id, request, remaining_ms, io);
+            }
             data => return self.on_data(from, incarnation, data, io),
         }
         Ok(())

@@ -71,6 +71,7 @@ impl Machine {
             gossip: BTreeMap::new(),
             timers: Timers::default(),
             disk_full: false,
+            store_full: None,
             ids: derive(&config.seed, b"attempts") as u64,
             now,
             failed: false,
@@ -131,12 +132,19 @@ impl Machine {
     fn take_up_logs(&mut self, partition: PartitionId, store: &dyn Store) -> Result<(), StoreError> {
         let part = &mut self.parts[partition.0 as usize];
         let Some(replica) = &part.replica else { return Ok(()) };
+        let now = self.now.mono_ms;
         for (own, log) in &mut part.logs {
-            let (from, until) = records::log_range(partition, *own);
+            let (from, until) = records::own_log(partition, *own);
+            let durable = replica.durable.get(*own);
             log.truncated = match store.scan(&from, &until, 1)?.first() {
                 Some((key, _)) => records::log_dot(key)?.seq.saturating_sub(1),
-                None => replica.durable.get(*own),
+                None => durable,
             };
+            // What is not in the log any more is everywhere. For the rest the peers have as long as for a new write.
+            part.ackable.insert(*own, log.truncated);
+            if log.truncated < durable {
+                log.streams.values_mut().for_each(|progress| progress.behind_since_ms = Some(now));
+            }
         }
         Ok(())
     }

@@ -176,7 +176,7 @@ impl Machine {
     pub(super) fn tick_rows(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
         let mut room = REMOVED_A_TICK;
         while let Some((partition, stay)) = self.closed_logs.last().copied() {
-            let (from, until) = records::log_range(partition, stay);
+            let (from, until) = records::own_log(partition, stay);
             if self.remove_some(io, &from, &until, &mut room)? {
                 self.closed_logs.pop();
             } else {

@@ -2,7 +2,7 @@
 //!
 //! The order at the start: settings, ports (so that a second process at the same address leaves the data alone), the
 //! data directory, the node, the two servers. The order at the stop: no more connections; requests under way get
-//! [`DRAIN`]; the node, with a last sync; exit 0. A silent client holds up neither, and a second signal ends at once.
+//! three seconds; the node, with a last sync; exit 0. A silent client holds up neither, and a second signal ends at once.
 //!
 //! Exit statuses: 0 stopped as asked; 1 could not start or go on (a port, the data directory, a failed disk); 2 the
 //! settings are no good, so starting again without changing them is no use.
@@ -25,6 +25,7 @@ use crate::cluster::layout::{SettingsError, check_settings};
 use crate::config::{ServeArgs, SettingError, Settings};
 use crate::error::StoreError;
 use crate::machine::Config;
+use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::machine::rules::Rules;
 use crate::node::{Disk, Node, NodeError, Options};
 use crate::store::disk::DiskStore;
@@ -144,6 +145,8 @@ fn open(settings: &Settings) -> Result<Node, ServeError> {
         max_unapplied_bytes: MAX_UNAPPLIED_BYTES,
         seed,
         rules: Rules::all(),
+        reconcile_rules: ReconcileRules::all(),
+        fill_bytes_a_second: 64 << 20,
     };
     let options = Options { machine, grpc_port_offset: settings.grpc_port_offset };
     Ok(Node::start(options, Disk { store, free_bytes })?)

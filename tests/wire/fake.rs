@@ -138,6 +138,8 @@ impl Node for Fake {
             floor: Epoch(1),
             keys: 7,
             unapplied: 1,
+            logged: 0,
+            tombstones: 0,
         };
         Some((0..4).map(status).collect())
     }
