@@ -144,7 +144,7 @@ impl Lockstep {
                     self.ended.insert(at.clone(), error);
                     self.hosts.get_mut(at).unwrap().up = false;
                 }
-                Effect::MapChanged(_) | Effect::Warn(_) => {}
+                Effect::MapChanged(_) | Effect::Warn(_) | Effect::ReplyChange { .. } | Effect::Meet(_) => {}
             }
         }
     }
