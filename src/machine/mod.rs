@@ -26,6 +26,7 @@ pub mod message;
 mod open;
 mod part;
 mod pending;
+mod progress;
 pub mod records;
 mod replicate;
 mod requests;
@@ -34,11 +35,12 @@ mod rows;
 pub mod rules;
 mod serve;
 mod status;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
 
-pub use status::{PartitionStatus, PeerStatus};
+pub use status::{ClusterStatus, NodeStatus, PartitionStatus, PeerStatus, ReshardState, ReshardStatus};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -59,6 +61,7 @@ use liveness::Link;
 use message::{Effect, Input};
 use part::Part;
 use pending::{Io, Pending};
+use progress::Progress;
 use requests::Requests;
 use rules::{Rule, Rules};
 
@@ -122,6 +125,8 @@ pub struct Machine {
     consensus: Consensus,
     /// Changes of the map that were asked of this node.
     changes: Vec<Changing>,
+    /// Where the change of the layout stands.
+    progress: Progress,
     fills_out: Vec<FillOut>,
     /// Bytes of fills that may be given now.
     fill_budget: i64,
