@@ -106,6 +106,9 @@ pub enum NotChanged {
 }
 
 fn list(nodes: &[NodeAddr]) -> String {
+    if nodes.is_empty() {
+        return "the voters to agree".to_owned();
+    }
     nodes.iter().map(NodeAddr::as_str).collect::<Vec<_>>().join(", ")
 }
 

@@ -61,7 +61,8 @@ impl Machine {
                 let peers = Peers::of(&map);
                 let serving = |partition| peers.in_state(partition, PeerState::Serving).into_iter().cloned().collect();
                 let before = self.partitions().map(serving).collect();
-                self.progress.running = Some(Running { began_ms: self.now.mono_ms, before, aim: target.layout.clone() });
+                self.progress.running =
+                    Some(Running { began_ms: self.now.mono_ms, before, aim: target.layout.clone() });
             }
             (None, Some(running)) => {
                 let done = map.layout == running.aim;

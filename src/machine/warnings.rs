@@ -60,7 +60,8 @@ impl Machine {
         let (map, config) = (&self.map, &self.config);
         let shards = map.layout.shards.len();
         if let Some(count) = config.shard_count.filter(|count| *count as usize != shards) {
-            warnings.push(format!("SHARD_COUNT is {count} here, but the store has {shards} shards; it is not looked at"));
+            warnings
+                .push(format!("SHARD_COUNT is {count} here, but the store has {shards} shards; it is not looked at"));
         }
         if config.partitions != map.partitions() {
             let (here, there) = (config.partitions, map.partitions());
