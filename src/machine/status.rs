@@ -70,7 +70,7 @@ impl Machine {
     /// The nodes that are up, this one included, sorted.
     pub fn view(&self, now: Now) -> Vec<NodeAddr> {
         let live = |node: &&NodeAddr| **node == self.config.address || self.detector.is_live(now.mono_ms, node);
-        self.map.nodes.keys().filter(live).cloned().collect()
+        self.map.present().filter(live).cloned().collect()
     }
 
     /// Whether the node can serve; if not, why, in one sentence for the operator.
@@ -87,6 +87,11 @@ impl Machine {
             Some(_) => Err("this node has lost its data directory and is not taken up again yet".to_owned()),
             None => Err("this node is not a member of the store".to_owned()),
         }
+    }
+
+    /// The shard this node belongs to.
+    pub fn own_shard(&self) -> Option<ShardId> {
+        self.map.shard_of(&self.config.address)
     }
 
     /// How many requests wait, are forwarded, or are writes without enough copies yet.
