@@ -97,6 +97,12 @@ pub enum NotChanged {
     /// The operator is to confirm first. Nothing was done.
     #[error("This may lose {0} writes that only this node holds; repeat with \"confirm\":true")]
     Unconfirmed(u64),
+    /// Too many changes are asked of this node at once. Nothing was done.
+    #[error("Too many changes are under way; try again later")]
+    TooMany,
+    /// This node stops. The change may have been made.
+    #[error("This node is stopping, and the change may have been made; ask another node")]
+    Stopping,
 }
 
 fn list(nodes: &[NodeAddr]) -> String {

@@ -1,13 +1,14 @@
 //! Carries out what the machine wants done.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 
 use super::handle::Published;
 use crate::error::StoreError;
-use crate::machine::message::{Effect, Message, RequestId, Response};
+use crate::machine::message::{Effect, Message, NotChanged, RequestId, Response};
+use crate::types::NodeAddr;
 use crate::wire::{Local, Peers};
 
 /// The machine's hands.
@@ -16,6 +17,9 @@ pub(super) struct Hands {
     pub local: Arc<Local>,
     pub published: watch::Sender<Published>,
     pub waiting: HashMap<RequestId, oneshot::Sender<Response>>,
+    pub changing: HashMap<RequestId, oneshot::Sender<Result<u64, NotChanged>>>,
+    /// Whom this node speaks with whether the map has them or not: those it was started with, and those it met.
+    pub met: BTreeSet<NodeAddr>,
 }
 
 impl Hands {
@@ -41,12 +45,28 @@ impl Hands {
             Effect::MapChanged(map) => {
                 tracing::info!(epoch = %map.epoch, cluster = %map.cluster_id, "acting under a new map");
                 self.local.set_cluster_id(map.cluster_id);
-                self.peers.ensure(map.nodes.keys().cloned());
                 self.published.send_replace(Published::of(&map));
+                self.connect();
+            }
+            Effect::ReplyChange { id, outcome } => {
+                if let Some(answer) = self.changing.remove(&id) {
+                    // The client may have gone.
+                    let _ = answer.send(outcome);
+                }
+            }
+            Effect::Meet(node) => {
+                tracing::info!(%node, "met a node");
+                self.met.insert(node);
+                self.connect();
             }
             Effect::Warn(text) => tracing::warn!("{text}"),
             Effect::Fatal(error) => return Err(error),
         }
         Ok(None)
+    }
+    /// Connects to the map's nodes and to those met: who is out of the map, or not yet in it, is spoken with, too.
+    fn connect(&self) {
+        let map = self.published.borrow().map.clone();
+        self.peers.ensure(map.nodes.keys().chain(&self.met).cloned());
     }
 }

@@ -10,7 +10,7 @@ use crate::causal::codec::ContextCodec;
 use crate::cluster::map::ClusterMap;
 use crate::error::Code;
 use crate::machine::Machine;
-use crate::machine::message::{Input, Ping, Request, Response};
+use crate::machine::message::{Input, NotChanged, Ping, Request, Response, Wanted};
 use crate::types::{Incarnation, NodeAddr, Now};
 
 /// A look at the machine between two steps.
@@ -21,6 +21,13 @@ pub(super) struct Asked {
     pub request: Request,
     pub budget: Duration,
     pub answer: oneshot::Sender<Response>,
+}
+
+/// A client's wish for a change on its way to the loop.
+pub(super) struct AskedChange {
+    pub wanted: Wanted,
+    pub budget: Duration,
+    pub answer: oneshot::Sender<Result<u64, NotChanged>>,
 }
 
 /// What the loop tells everybody: the map, and the codec that follows from it.
@@ -45,6 +52,7 @@ pub struct Handle {
     pub(super) settings_hash: u64,
     pub(super) network: mpsc::Sender<Input>,
     pub(super) clients: mpsc::Sender<Asked>,
+    pub(super) changes: mpsc::Sender<AskedChange>,
     pub(super) looks: mpsc::Sender<Look>,
     pub(super) published: watch::Receiver<Published>,
     pub(super) life: watch::Receiver<Ping>,
@@ -81,6 +89,20 @@ impl Handle {
             Ok(()) => answered.await.unwrap_or(Response::Error(lost)),
             Err(mpsc::error::TrySendError::Full(_)) => Response::Error(Code::TooManyRequests),
             Err(mpsc::error::TrySendError::Closed(_)) => Response::Error(Code::ShardUnavailable),
+        }
+    }
+
+    /// Has the map changed, and waits until that is done, which may take minutes: how many writes were lost with it.
+    /// `budget` is for the voters to agree on it. Who stops waiting cancels nothing.
+    ///
+    /// # Errors
+    /// Why the change was not made, or not to its end.
+    pub async fn change(&self, wanted: Wanted, budget: Duration) -> Result<u64, NotChanged> {
+        let (answer, answered) = oneshot::channel();
+        match self.changes.try_send(AskedChange { wanted, budget, answer }) {
+            Ok(()) => answered.await.unwrap_or(Err(NotChanged::Stopping)),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(NotChanged::TooMany),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(NotChanged::Stopping),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The only place where the machine meets the world: the loop, the effects, the handle.
 //!
 //! One thread owns the machine (`run`). It drains its inbox, lanes in this order: what the node tells itself (a sync
-//! is done, stop), one look from outside, the network, clients; steps the machine for each; applies one batch; hands it
+//! is done, stop), one look from outside, one wish for a change, the network, clients; steps the machine for each; applies one batch; hands it
 //! to the syncer, another thread; and carries out the effects. It never waits for the disk: what must be durable first
 //! waits inside the machine for `Input::Synced`. One sync covers all batches applied until it began (group commit).
 //!

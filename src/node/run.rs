@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::effects::Hands;
-use super::handle::{Asked, Handle, Look, Published};
+use super::handle::{Asked, AskedChange, Handle, Look, Published};
 use super::sync;
 use crate::error::StoreError;
 use crate::machine::message::{Effect, Input, Ping};
@@ -23,6 +23,9 @@ const NETWORK_LANE: usize = 4_096;
 
 /// Requests in the client lane; more are refused.
 const CLIENT_LANE: usize = 8_192;
+
+/// Wishes for changes that wait for the loop; more are refused.
+const CHANGES: usize = 64;
 
 /// Looks from outside that wait.
 const LOOKS: usize = 64;
@@ -100,6 +103,7 @@ impl Node {
         let machine = Machine::open(options.machine.clone(), disk.store.as_ref(), clock.now())?;
         let (network, network_lane) = mpsc::channel(NETWORK_LANE);
         let (clients, client_lane) = mpsc::channel(CLIENT_LANE);
+        let (changes, change_lane) = mpsc::channel(CHANGES);
         let (looks, look_lane) = mpsc::channel(LOOKS);
         let (stop, stopped) = watch::channel(false);
         let (published, map) = watch::channel(Published::of(machine.map()));
@@ -112,6 +116,7 @@ impl Node {
             settings_hash,
             network: network.clone(),
             clients,
+            changes,
             looks,
             published: map,
             life,
@@ -119,11 +124,14 @@ impl Node {
         let cluster_id = machine.map().cluster_id;
         let offset = options.grpc_port_offset;
         let local = Arc::new(Local::new(address, incarnation, cluster_id, settings_hash, offset));
-        let nodes: Vec<_> = options.machine.view.iter().chain(machine.map().nodes.keys()).cloned().collect();
+        let met = options.machine.view.into_iter().collect();
+        let nodes: Vec<_> = machine.map().nodes.keys().chain(&met).cloned().collect();
         let peers = Peers::start(local.clone(), nodes, network, stopped.clone());
-        let hands = Hands { peers, local: local.clone(), published, waiting: HashMap::new() };
+        let (waiting, changing) = (HashMap::new(), HashMap::new());
+        let hands = Hands { peers, local: local.clone(), published, waiting, changing, met };
         let (ended_now, ended) = watch::channel(false);
-        let inbox = Inbox { network: network_lane, clients: client_lane, looks: look_lane, stopped };
+        let inbox =
+            Inbox { network: network_lane, clients: client_lane, changes: change_lane, looks: look_lane, stopped };
         let thread = thread::Builder::new()
             .name("node".into())
             .spawn(move || {
@@ -168,6 +176,7 @@ impl Node {
 struct Inbox {
     network: mpsc::Receiver<Input>,
     clients: mpsc::Receiver<Asked>,
+    changes: mpsc::Receiver<AskedChange>,
     looks: mpsc::Receiver<Look>,
     stopped: watch::Receiver<bool>,
 }
@@ -231,6 +240,7 @@ impl Loop {
                 // Before the lanes that can be full all the time: one look in a turn holds up nobody.
                 _ = care.tick() => self.take_care()?,
                 Some(look) = inbox.looks.recv() => look(&self.machine, self.clock.now()),
+                Some(asked) = inbox.changes.recv() => self.change(asked)?,
                 Some(input) = inbox.network.recv() => self.step(input)?,
                 Some(asked) = inbox.clients.recv() => self.ask(asked)?,
             }
@@ -274,8 +284,15 @@ impl Loop {
             return Ok(());
         }
         self.hands.waiting.insert(id, asked.answer);
-        let budget_ms = asked.budget.as_millis().try_into().unwrap_or(u64::MAX);
-        self.step(Input::Request { id, request: asked.request, budget_ms })
+        self.step(Input::Request { id, request: asked.request, budget_ms: millis(asked.budget) })
+    }
+
+    /// Takes a change, also when nobody waits for it any more.
+    fn change(&mut self, asked: AskedChange) -> Result<(), NodeError> {
+        self.next_request += 1;
+        let id = self.next_request;
+        self.hands.changing.insert(id, asked.answer);
+        self.step(Input::Change { id, wanted: asked.wanted, budget_ms: millis(asked.budget) })
     }
 
     fn step(&mut self, input: Input) -> Result<(), NodeError> {
@@ -317,6 +334,10 @@ impl Loop {
         }
         self.step(Input::DiskFull(full))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// The two clocks, from one origin.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::*;
+use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::error::{Code, StoreError};
 use crate::machine::Config;
 use crate::machine::message::{Input, Request, Response};
@@ -63,6 +64,8 @@ fn start(store: &Arc<FailingSync>) -> Node {
         max_unapplied_bytes: 1 << 20,
         seed: [1; 32],
         rules: Rules::all(),
+        reconcile_rules: ReconcileRules::all(),
+        fill_bytes_a_second: 64 << 20,
     };
     let disk = Disk { store: store.clone(), free_bytes: Box::new(|| None) };
     Node::start(Options { machine, grpc_port_offset: 1_000 }, disk).unwrap()

@@ -22,10 +22,10 @@ use tokio::sync::watch;
 
 use crate::api::{grpc, rest};
 use crate::cluster::layout::{SettingsError, check_settings};
+use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::config::{ServeArgs, SettingError, Settings};
 use crate::error::StoreError;
 use crate::machine::Config;
-use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::machine::rules::Rules;
 use crate::node::{Disk, Node, NodeError, Options};
 use crate::store::disk::DiskStore;

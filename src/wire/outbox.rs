@@ -168,6 +168,9 @@ fn lane_of(message: &Message) -> usize {
         | Message::Forward { .. }
         | Message::ForwardReply { .. }
         | Message::ForwardRefused { .. }
+        | Message::Words(_)
+        | Message::ChangeAsked { .. }
+        | Message::ChangeAnswered { .. }
         | Message::Paxos(_)
         | Message::MapPull { .. }
         | Message::MapPush(_) => 0,

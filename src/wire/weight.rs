@@ -29,6 +29,9 @@ pub fn weight(message: &Message) -> usize {
         Message::Forward { request: r, .. } => request(r),
         Message::ForwardReply { response: r, .. } => response(r),
         Message::ForwardRefused { .. } => ADDRESS,
+        Message::Words(words) => words.iter().map(|w| HEAD + vector(&w.first) + vector(&w.durable)).sum(),
+        Message::ChangeAsked { .. } => ADDRESS,
+        Message::ChangeAnswered { .. } => 0,
         Message::Paxos(PaxosMessage::Promise { accepted: Some((_, m)), .. } | PaxosMessage::Accept { map: m, .. }) => {
             map(m)
         }
@@ -77,7 +80,7 @@ fn response(response: &Response) -> usize {
 
 fn map(map: &ClusterMap) -> usize {
     let rows: usize = map.rows.iter().map(|row| 32 + 56 * row.peers.len()).sum();
-    let target = map.target.as_ref().map_or(0, |target| 16 + target.name.len() + layout(&target.layout));
+    let target = map.target.as_ref().map_or(0, |target| 24 + target.name.len() + layout(&target.layout));
     let nodes = (ADDRESS + 24) * (map.nodes.len() + map.former.len()) + ADDRESS * map.out.len();
     HEAD + rows + layout(&map.layout) + target + nodes + 18 * (map.voters.len() + map.forgotten.len())
 }

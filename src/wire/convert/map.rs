@@ -53,6 +53,7 @@ fn target_to_proto(target: &Target) -> cluster_map::Target {
         name: target.name.clone(),
         shards: shards_to_proto(&target.layout),
         partition_shards: target.layout.partitions.iter().map(|shard| shard.0).collect(),
+        even: target.even,
     }
 }
 
@@ -122,7 +123,8 @@ fn layout(shards: &[cluster_map::Shard], partitions: Vec<u32>) -> Result<Layout,
 }
 
 fn target(received: cluster_map::Target) -> Result<Target, WireError> {
-    Ok(Target { layout: layout(&received.shards, received.partition_shards)?, name: received.name })
+    let layout = layout(&received.shards, received.partition_shards)?;
+    Ok(Target { layout, name: received.name, even: received.even })
 }
 
 fn nodes(received: Vec<cluster_map::Node>) -> Result<BTreeMap<NodeAddr, Option<Incarnation>>, WireError> {

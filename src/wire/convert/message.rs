@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::change::{answered, answered_to_proto, asked, asked_to_proto};
 use super::map::{map, map_to_proto, paxos, paxos_to_proto};
 use super::value::{
     item, item_to_proto, key, op, op_to_proto, request, request_to_proto, response, response_to_proto, vector,
@@ -10,7 +11,9 @@ use super::value::{
 use super::{Reader, WireError, address};
 use crate::causal::item::Item;
 use crate::causal::op::Op;
-use crate::machine::message::{ClockPromise, FillChunk, FillEnd, Message, PartitionReport, StabilityReport};
+use crate::machine::message::{
+    ClockPromise, FillChunk, FillEnd, Message, PartitionReport, PartitionWord, StabilityReport,
+};
 use crate::types::{Epoch, Key, PartitionId, StayId, Timestamp};
 use crate::wire::proto;
 use proto::message::Kind;
@@ -49,6 +52,9 @@ pub fn to_proto(message: &Message) -> Option<Kind> {
             id: *id,
             better: better.as_ref().map(|node| node.as_str().to_owned()),
         }),
+        Message::Words(words) => Kind::Words(proto::Words { partitions: words.iter().map(word_to_proto).collect() }),
+        Message::ChangeAsked { id, change } => Kind::ChangeAsked(asked_to_proto(*id, change)),
+        Message::ChangeAnswered { id, outcome } => Kind::ChangeAnswered(answered_to_proto(*id, outcome)),
         Message::Paxos(paxos) => Kind::Paxos(paxos_to_proto(paxos)),
         Message::MapPull { have } => Kind::MapPull(proto::MapPull { have: have.0 }),
         Message::MapPush(map) => Kind::MapPush(map_to_proto(map)),
@@ -90,6 +96,14 @@ pub fn from_proto(reader: Reader, kind: Kind) -> Result<Message, WireError> {
         Kind::ForwardRefused(received) => {
             let better = received.better.map(|node| address("forward_refused.better", &node)).transpose()?;
             Ok(Message::ForwardRefused { id: received.id, better })
+        }
+        Kind::Words(received) => {
+            let words = received.partitions.into_iter().map(|part| word(reader, part));
+            Ok(Message::Words(words.collect::<Result<_, _>>()?))
+        }
+        Kind::ChangeAsked(received) => asked(received).map(|(id, change)| Message::ChangeAsked { id, change }),
+        Kind::ChangeAnswered(received) => {
+            answered(reader, received).map(|(id, outcome)| Message::ChangeAnswered { id, outcome })
         }
         Kind::Paxos(received) => Ok(Message::Paxos(paxos(received)?)),
         Kind::MapPull(received) => Ok(Message::MapPull { have: Epoch(received.have) }),
@@ -148,6 +162,30 @@ fn stability(reader: Reader, received: proto::stability::Partition) -> Result<St
         partition: reader.partition(received.partition)?,
         version: Epoch(received.version),
         stable: vector("stability.stable", received.stable)?,
+    })
+}
+
+fn word_to_proto(word: &PartitionWord) -> proto::words::Partition {
+    proto::words::Partition {
+        partition: word.partition.0,
+        version: word.version.0,
+        stay: word.stay.0,
+        first: Some(vector_to_proto(&word.first)),
+        durable: Some(vector_to_proto(&word.durable)),
+        steps: word.steps,
+        bytes: word.bytes,
+    }
+}
+
+fn word(reader: Reader, received: proto::words::Partition) -> Result<PartitionWord, WireError> {
+    Ok(PartitionWord {
+        partition: reader.partition(received.partition)?,
+        version: Epoch(received.version),
+        stay: StayId(received.stay),
+        first: vector("words.first", received.first)?,
+        durable: vector("words.durable", received.durable)?,
+        steps: received.steps,
+        bytes: received.bytes,
     })
 }
 

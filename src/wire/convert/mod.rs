@@ -5,8 +5,9 @@
 //! a [`WireError`] that names the field, and never a panic. So the machine can index by what it is given.
 //!
 //! What stands here takes and gives one [`Message`]; its parts are converted in `message` (variant by variant), `value`
-//! (what one partition knows) and `map` (the cluster map and its consensus).
+//! (what one partition knows), `map` (the cluster map and its consensus) and `change` (what is asked of the map).
 
+mod change;
 mod map;
 mod message;
 mod value;

@@ -14,11 +14,15 @@ use crate::causal::context::Context;
 use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
+use crate::cluster::change::{Change, ChangeError};
 use crate::cluster::layout::map_zero;
 use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay, Target};
 use crate::cluster::paxos::{Ballot, PaxosMessage};
+use crate::cluster::plan::PlanError;
 use crate::error::Code;
-use crate::machine::message::{ClockPromise, FillChunk, FillEnd, PartitionReport, Request, Response, StabilityReport};
+use crate::machine::message::{
+    ClockPromise, FillChunk, FillEnd, PartitionReport, PartitionWord, Request, Response, StabilityReport,
+};
 use crate::types::{BranchId, ContextSecret, Dot, Key, ShardId, StayId, Timestamp};
 use crate::wire::outbox::Outbox;
 use crate::wire::weight::weight;
@@ -147,7 +151,11 @@ fn map() -> impl Strategy<Value = Arc<ClusterMap>> {
     let nodes = btree_map(address(), option::of(incarnation()), 2..6);
     (any::<(u128, u64, u64, [u8; 16])>(), nodes).prop_flat_map(|((id, epoch, parent_hash, secret), nodes)| {
         let addresses: Vec<_> = nodes.keys().cloned().collect();
-        let target = (layout(addresses.clone()), "\\PC{0,20}").prop_map(|(layout, name)| Target { layout, name });
+        let target = (layout(addresses.clone()), "\\PC{0,20}", any::<bool>()).prop_map(|(layout, name, even)| Target {
+            layout,
+            name,
+            even,
+        });
         let layouts = (layout(addresses.clone()), option::of(target), subsequence(addresses.clone(), 0..3));
         let ids = (vec(incarnation(), 0..5), btree_set(incarnation(), 0..3), any::<u64>());
         let former = btree_map(incarnation(), select(addresses), 0..3);
@@ -235,6 +243,53 @@ fn chunk() -> impl Strategy<Value = FillChunk> {
     )
 }
 
+fn word() -> impl Strategy<Value = PartitionWord> {
+    (partition(), epoch(), any::<u32>(), vector(), vector(), any::<[u64; 2]>()).prop_map(
+        |(partition, version, stay, first, durable, [steps, bytes])| PartitionWord {
+            partition,
+            version,
+            stay: StayId(stay),
+            first,
+            durable,
+            steps,
+            bytes,
+        },
+    )
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        any::<u32>().prop_map(Change::Reshard),
+        (any::<u32>(), address()).prop_map(|(shard, node)| Change::AddMember { shard: ShardId(shard), node }),
+        (address(), incarnation()).prop_map(|(node, incarnation)| Change::Admit { node, incarnation }),
+        address().prop_map(Change::Remove),
+        address().prop_map(Change::Forget),
+        Just(Change::Cancel),
+    ]
+}
+
+fn change_error() -> impl Strategy<Value = ChangeError> {
+    let shard = || any::<u32>().prop_map(ShardId);
+    prop_oneof![
+        select(vec![
+            PlanError::NotEnoughNodes.into(),
+            PlanError::TooManyShards.into(),
+            PlanError::NoSuchShard.into(),
+            PlanError::NodeNotInView.into(),
+            PlanError::AlreadyMember.into(),
+            ChangeError::InProgress,
+            ChangeError::NotInProgress,
+            ChangeError::AlreadyInView,
+            ChangeError::NoSuchNode,
+            ChangeError::NotItsDirectory,
+            ChangeError::NotLost,
+        ]),
+        partition().prop_map(|partition| PlanError::ShardUnavailable(partition).into()),
+        shard().prop_map(|shard| PlanError::NodeInAnotherShard(shard).into()),
+        shard().prop_map(|shard| PlanError::LastHolder(shard).into()),
+    ]
+}
+
 /// Every message but pings.
 fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
@@ -258,6 +313,10 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (any::<u64>(), response()).prop_map(|(id, response)| Message::ForwardReply { id, response }),
         (any::<u64>(), option::of(address())).prop_map(|(id, better)| Message::ForwardRefused { id, better }),
+        vec(word(), 0..4).prop_map(Message::Words),
+        (any::<u64>(), change()).prop_map(|(id, change)| Message::ChangeAsked { id, change }),
+        (any::<u64>(), epoch()).prop_map(|(id, epoch)| Message::ChangeAnswered { id, outcome: Ok(epoch) }),
+        (any::<u64>(), change_error()).prop_map(|(id, error)| Message::ChangeAnswered { id, outcome: Err(error) }),
         paxos().prop_map(Message::Paxos),
         epoch().prop_map(|have| Message::MapPull { have }),
         map().prop_map(Message::MapPush),
@@ -343,6 +402,17 @@ fn malformed_messages_name_the_field() {
         assert_eq!(read(fill(0, vector(disorder))), WireError::Order("fill_request.vector"));
     }
     assert_eq!(read(Kind::Operations(Default::default())), WireError::Empty("operations"));
+    assert_eq!(read(Kind::ChangeAsked(Default::default())), WireError::Missing("change_asked.change"));
+    assert_eq!(read(Kind::ChangeAnswered(Default::default())), WireError::Missing("change_answered.outcome"));
+    let refused = |reason, about| {
+        let outcome = proto::change_answered::Outcome::Refused(proto::ChangeRefused { reason, about });
+        Kind::ChangeAnswered(proto::ChangeAnswered { id: 1, outcome: Some(outcome) })
+    };
+    assert_eq!(read(refused(99, 0)), WireError::Unknown { field: "change_answered.reason", value: 99 });
+    assert_eq!(read(refused(3, PARTITIONS)), WireError::NoSuchPartition(PARTITIONS));
+    let nobody = proto::change_asked::Change::Remove("nobody".into());
+    let asked = proto::ChangeAsked { id: 1, change: Some(nobody) };
+    assert!(matches!(read(Kind::ChangeAsked(asked)), WireError::Address { field: "change_asked.node", .. }));
     assert_eq!(read(Kind::Forward(Default::default())), WireError::Missing("request"));
     let nowhere = proto::ForwardRefused { id: 1, better: Some("nowhere".into()) };
     assert!(matches!(read(Kind::ForwardRefused(nowhere)), WireError::Address { .. }));
@@ -369,7 +439,7 @@ fn a_map_that_contradicts_itself_is_refused() {
     };
     assert_eq!(read(&good), Ok(()));
     let stay = Stay::new(Incarnation(1), PeerState::Serving);
-    let target = |layout: Layout| Some(Target { layout, name: "reshard to 1".to_owned() });
+    let target = |layout: Layout| Some(Target { layout, name: "reshard to 1".to_owned(), even: true });
     let nowhere = target(Layout { partitions: vec![ShardId(2)], ..good.layout.clone() });
     let stranger = "node2:80".parse::<NodeAddr>().unwrap();
     let strange = target(Layout { shards: vec![vec![stranger.clone()]], ..good.layout.clone() });
