@@ -13,13 +13,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::map::{ClusterMap, Layout, PeerState, Row, Stay};
+use super::voters::voter_count;
 use crate::types::{BranchId, ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, ShardId, StayId};
 
 /// The most partitions that a store can have: every node keeps a row for each, and every context may name each.
 pub const MAX_PARTITIONS: u32 = 65_536;
-
-/// The most voters that decide the next map.
-const MAX_VOTERS: usize = 5;
 
 /// Why a node can't start with these settings. Nothing was started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -175,12 +173,7 @@ fn first_row(incarnations: &[Incarnation]) -> Row {
 /// The largest odd number of nodes up to five (two, when there are two), drawn from the shards in turn, so that the
 /// loss of one shard takes as few votes as can be.
 fn voters(members: &[Vec<Incarnation>]) -> Vec<Incarnation> {
-    let nodes: usize = members.iter().map(Vec::len).sum();
-    let count = match nodes.min(MAX_VOTERS) {
-        2 => 2,
-        n if n % 2 == 0 => n.saturating_sub(1),
-        n => n,
-    };
+    let count = voter_count(members.iter().map(Vec::len).sum());
     let longest = members.iter().map(Vec::len).max().unwrap_or(0);
     let in_turn = (0..longest).flat_map(|rank| members.iter().filter_map(move |shard| shard.get(rank).copied()));
     in_turn.take(count).collect()

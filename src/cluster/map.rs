@@ -56,6 +56,9 @@ pub struct Target {
     pub layout: Layout,
     /// What was asked for, in a few words for logs and `GET …/reshard`.
     pub name: String,
+    /// It spreads nodes and partitions evenly: so does the plan that is made anew when a wanted node is lost. One that
+    /// does not (a member more) is given up then.
+    pub even: bool,
 }
 
 /// What the map says of one partition.

@@ -1,7 +1,11 @@
 //! Who holds what, how that is agreed, how it gets where it should be.
 
+pub mod change;
+pub mod check;
 pub mod detector;
 pub mod layout;
 pub mod map;
 pub mod paxos;
 pub mod plan;
+pub mod reconcile;
+pub mod voters;

@@ -75,13 +75,14 @@ pub enum PlanError {
 
 /// The layout that `request` leads to, from the layout in force (for [`Request::Replan`], from the one wanted).
 ///
-/// `live`: the nodes that are not suspected; of these, those that the map has and the operator has not taken out make
+/// `live`: the nodes that are not suspected; of these, those that the map binds and the operator has not taken out make
 /// up the view. The layout may equal the present one.
 ///
 /// # Errors
 /// [`PlanError`]; the same at every node that has the same map and view.
 pub fn plan(map: &ClusterMap, live: &BTreeSet<NodeAddr>, request: &Request) -> Result<Layout, PlanError> {
-    let plan = Plan { map, view: map.present().filter(|node| live.contains(*node)).collect() };
+    let there = |node: &&NodeAddr| live.contains(*node) && map.nodes[*node].is_some();
+    let plan = Plan { map, view: map.present().filter(there).collect() };
     match request {
         Request::Reshard(count) => plan.spread(&map.layout, *count),
         Request::Replan => {

@@ -269,7 +269,7 @@ fn a_member_less() {
 fn a_plan_made_anew_begins_where_the_last_one_was_going() {
     let mut map = store(&[1, 1, 1, 2, 2, 2, 2], &[1, 2, 1, 2, 1, 2]);
     let layout = plan(&map, &all(&map), &Request::Reshard(3)).unwrap();
-    map.target = Some(super::super::map::Target { layout: layout.clone(), name: "reshard to 3".to_owned() });
+    map.target = Some(super::super::map::Target { layout: layout.clone(), name: "reshard to 3".to_owned(), even: true });
     let mut live = all(&map);
     live.remove(&node(6));
     let anew = plan(&map, &live, &Request::Replan).unwrap();

@@ -51,6 +51,7 @@ fn shards_to_proto(layout: &Layout) -> Vec<cluster_map::Shard> {
 fn target_to_proto(target: &Target) -> cluster_map::Target {
     cluster_map::Target {
         name: target.name.clone(),
+        even: target.even,
         shards: shards_to_proto(&target.layout),
         partition_shards: target.layout.partitions.iter().map(|shard| shard.0).collect(),
     }
@@ -122,7 +123,7 @@ fn layout(shards: &[cluster_map::Shard], partitions: Vec<u32>) -> Result<Layout,
 }
 
 fn target(received: cluster_map::Target) -> Result<Target, WireError> {
-    Ok(Target { layout: layout(&received.shards, received.partition_shards)?, name: received.name })
+    Ok(Target { layout: layout(&received.shards, received.partition_shards)?, name: received.name, even: received.even })
 }
 
 fn nodes(received: Vec<cluster_map::Node>) -> Result<BTreeMap<NodeAddr, Option<Incarnation>>, WireError> {

@@ -147,7 +147,8 @@ fn map() -> impl Strategy<Value = Arc<ClusterMap>> {
     let nodes = btree_map(address(), option::of(incarnation()), 2..6);
     (any::<(u128, u64, u64, [u8; 16])>(), nodes).prop_flat_map(|((id, epoch, parent_hash, secret), nodes)| {
         let addresses: Vec<_> = nodes.keys().cloned().collect();
-        let target = (layout(addresses.clone()), "\\PC{0,20}").prop_map(|(layout, name)| Target { layout, name });
+        let target = (layout(addresses.clone()), "\\PC{0,20}", any::<bool>())
+            .prop_map(|(layout, name, even)| Target { layout, name, even });
         let layouts = (layout(addresses.clone()), option::of(target), subsequence(addresses.clone(), 0..3));
         let ids = (vec(incarnation(), 0..5), btree_set(incarnation(), 0..3), any::<u64>());
         let former = btree_map(incarnation(), select(addresses), 0..3);
@@ -369,7 +370,7 @@ fn a_map_that_contradicts_itself_is_refused() {
     };
     assert_eq!(read(&good), Ok(()));
     let stay = Stay::new(Incarnation(1), PeerState::Serving);
-    let target = |layout: Layout| Some(Target { layout, name: "reshard to 1".to_owned() });
+    let target = |layout: Layout| Some(Target { layout, name: "reshard to 1".to_owned(), even: true });
     let nowhere = target(Layout { partitions: vec![ShardId(2)], ..good.layout.clone() });
     let stranger = "node2:80".parse::<NodeAddr>().unwrap();
     let strange = target(Layout { shards: vec![vec![stranger.clone()]], ..good.layout.clone() });

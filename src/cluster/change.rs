@@ -1,0 +1,191 @@
+//! What operators and nodes ask of the map: each a change of its nodes, its layouts or its words, never of a peer.
+//!
+//! - **Reshard, add-member**: a target. One at a time.
+//! - **Admit**: a node that starts with an address the map does not have, or a `PUT` of one that was taken out. It is
+//!   in no shard.
+//! - **Remove**: the node is in no layout any more, of those in force and wanted, and marked as taken out; it stays
+//!   bound, so that what it holds is drained to the others. There is no target for that: what is left to move without
+//!   one is repair. A target that wants the node is planned anew, or given up.
+//! - **Forget**: the operator's word that a node, or the disk it had, never comes back.
+//! - **Cancel**: no target. What moved moves back, as the layout in force wants it.
+//!
+//! Reconciliation does the rest; see [`super::reconcile::change`].
+
+use super::map::{ClusterMap, Target};
+use super::plan::{PlanError, Request, plan};
+use super::reconcile::sight::Sight;
+use crate::types::{Incarnation, NodeAddr, ShardId};
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// This many shards, everything spread evenly.
+    Reshard(u32),
+    /// A node in a shard more.
+    AddMember {
+        /// The shard.
+        shard: ShardId,
+        /// The node.
+        node: NodeAddr,
+    },
+    /// A node in the view, in no shard.
+    Admit {
+        /// Its address.
+        node: NodeAddr,
+        /// Who runs there: as the present connection of whoever asks told.
+        incarnation: Incarnation,
+    },
+    /// A live node out of the view, for good.
+    Remove(NodeAddr),
+    /// A node, or the disk it had before, given up with all that only it held.
+    Forget(NodeAddr),
+    /// No target.
+    Cancel,
+}
+
+/// Why the map does not change so. Nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such layout.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A target is on its way.
+    #[error("Resharding is already in progress")]
+    InProgress,
+    /// There is no target.
+    #[error("Resharding is not in progress")]
+    NotInProgress,
+    /// The node is in the view.
+    #[error("Socket address already exists in the view")]
+    AlreadyInView,
+    /// The map knows no such node.
+    #[error("Socket address does not exist in the view")]
+    NoSuchNode,
+    /// The process runs on a directory that was forgotten, or that belongs to another address.
+    #[error("The node's data directory was forgotten or belongs to another address; start it with an empty one")]
+    NotItsDirectory,
+    /// The node lives, and nothing it had is missing.
+    #[error("The node is up and has its data; take it out of the view instead")]
+    NotLost,
+}
+
+impl Change {
+    /// Changes the map that comes: nodes, layouts and words, no peer.
+    ///
+    /// # Errors
+    /// Why not; the map is as it was.
+    pub fn apply(&self, map: &mut ClusterMap, sight: &Sight) -> Result<(), ChangeError> {
+        match self {
+            Change::Reshard(count) => aim(map, sight, &Request::Reshard(*count), format!("reshard to {count}"), true),
+            Change::AddMember { shard, node } => {
+                let request = Request::AddMember { shard: *shard, node: node.clone() };
+                aim(map, sight, &request, format!("add {node} to shard {shard}"), false)
+            }
+            Change::Admit { node, incarnation } => admit(map, node, *incarnation),
+            Change::Remove(node) => remove(map, sight, node),
+            Change::Forget(node) => forget(map, sight, node),
+            Change::Cancel => map.target.take().map(|_| ()).ok_or(ChangeError::NotInProgress),
+        }
+    }
+}
+
+fn aim(map: &mut ClusterMap, sight: &Sight, request: &Request, name: String, even: bool) -> Result<(), ChangeError> {
+    let planned = plan(map, &sight.live, request);
+    if map.target.is_some() && !matches!(planned, Err(PlanError::NotEnoughNodes | PlanError::TooManyShards)) {
+        return Err(ChangeError::InProgress);
+    }
+    let layout = planned?;
+    if layout != map.layout {
+        map.target = Some(Target { layout, name, even });
+    }
+    Ok(())
+}
+
+fn admit(map: &mut ClusterMap, node: &NodeAddr, incarnation: Incarnation) -> Result<(), ChangeError> {
+    let elsewhere = map.address_of(incarnation).is_some_and(|other| other != node);
+    if elsewhere || map.forgotten.contains(&incarnation) {
+        return Err(ChangeError::NotItsDirectory);
+    }
+    let known = map.nodes.get(node) == Some(&Some(incarnation));
+    if known && !map.out.contains(node) {
+        return Err(ChangeError::AlreadyInView);
+    }
+    map.nodes.insert(node.clone(), Some(incarnation));
+    map.out.remove(node);
+    Ok(())
+}
+
+fn remove(map: &mut ClusterMap, sight: &Sight, node: &NodeAddr) -> Result<(), ChangeError> {
+    map.layout = plan(map, &sight.live, &Request::Remove { node: node.clone() })?;
+    map.out.insert(node.clone());
+    lose_from_target(map, sight, node);
+    Ok(())
+}
+
+/// The target without a node: as it is, when it does not want the node; else planned anew, or given up.
+fn lose_from_target(map: &mut ClusterMap, sight: &Sight, node: &NodeAddr) {
+    let Some(target) = &mut map.target else { return };
+    let joins = target.layout.shard_of(node).is_some();
+    if target.even && joins {
+        replan(map, sight);
+    } else if joins {
+        target.layout = target.layout.without(node);
+        if target.layout == map.layout {
+            map.target = None;
+        }
+    }
+}
+
+/// The target from those that are live, or none: when some shard would not have two, when a partition would move that
+/// can't, and when the node that the target was about is missing.
+pub(super) fn replan(map: &mut ClusterMap, sight: &Sight) {
+    let planned = plan(map, &sight.live, &Request::Replan);
+    map.target = map.target.take().filter(|target| target.even).and_then(|target| {
+        let layout = planned.ok().filter(|layout| *layout != map.layout)?;
+        Some(Target { layout, ..target })
+    });
+}
+
+/// Gives up what a node held: of a live one, what was held there before its disk was lost; of another, itself too.
+///
+/// A node that is not live is gone for good, from its shard too, unless it is the last member there: then the place is
+/// kept for whoever starts at that address, and the partitions begin anew there, or where a reshard puts them.
+fn forget(map: &mut ClusterMap, sight: &Sight, node: &NodeAddr) -> Result<(), ChangeError> {
+    let bound = map.nodes.get(node).copied();
+    let mut given_up: Vec<Incarnation> =
+        map.former.iter().filter(|(_, address)| *address == node).map(|(incarnation, _)| *incarnation).collect();
+    given_up.retain(|incarnation| !map.forgotten.contains(incarnation));
+    if bound.is_none() && given_up.is_empty() {
+        return Err(ChangeError::NoSuchNode);
+    }
+    let replaced = sight.connected.get(node).is_some_and(|there| bound.is_some_and(|bound| bound != Some(*there)));
+    if replaced {
+        // Who is there now takes the place.
+        given_up.extend(bound.flatten());
+        map.nodes.insert(node.clone(), None);
+    } else if !sight.live.contains(node) {
+        given_up.extend(bound.flatten());
+        take_away(map, sight, node);
+    } else if given_up.is_empty() {
+        return Err(ChangeError::NotLost);
+    }
+    map.forgotten.extend(given_up);
+    Ok(())
+}
+
+/// Takes a dead node out of everything.
+fn take_away(map: &mut ClusterMap, sight: &Sight, node: &NodeAddr) {
+    let last = |members: &Vec<NodeAddr>| members.len() == 1 && members[0] == *node;
+    if map.layout.shards.iter().any(last) {
+        map.nodes.insert(node.clone(), None);
+        // Whoever takes the place is no target's business.
+        if map.target.as_ref().is_some_and(|target| target.layout.shard_of(node).is_some()) {
+            replan(map, sight);
+        }
+        return;
+    }
+    map.layout = map.layout.without(node);
+    map.nodes.remove(node);
+    map.out.remove(node);
+    lose_from_target(map, sight, node);
+}
