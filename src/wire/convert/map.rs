@@ -123,7 +123,11 @@ fn layout(shards: &[cluster_map::Shard], partitions: Vec<u32>) -> Result<Layout,
 }
 
 fn target(received: cluster_map::Target) -> Result<Target, WireError> {
-    Ok(Target { layout: layout(&received.shards, received.partition_shards)?, name: received.name, even: received.even })
+    Ok(Target {
+        layout: layout(&received.shards, received.partition_shards)?,
+        name: received.name,
+        even: received.even,
+    })
 }
 
 fn nodes(received: Vec<cluster_map::Node>) -> Result<BTreeMap<NodeAddr, Option<Incarnation>>, WireError> {

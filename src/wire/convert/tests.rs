@@ -147,8 +147,11 @@ fn map() -> impl Strategy<Value = Arc<ClusterMap>> {
     let nodes = btree_map(address(), option::of(incarnation()), 2..6);
     (any::<(u128, u64, u64, [u8; 16])>(), nodes).prop_flat_map(|((id, epoch, parent_hash, secret), nodes)| {
         let addresses: Vec<_> = nodes.keys().cloned().collect();
-        let target = (layout(addresses.clone()), "\\PC{0,20}", any::<bool>())
-            .prop_map(|(layout, name, even)| Target { layout, name, even });
+        let target = (layout(addresses.clone()), "\\PC{0,20}", any::<bool>()).prop_map(|(layout, name, even)| Target {
+            layout,
+            name,
+            even,
+        });
         let layouts = (layout(addresses.clone()), option::of(target), subsequence(addresses.clone(), 0..3));
         let ids = (vec(incarnation(), 0..5), btree_set(incarnation(), 0..3), any::<u64>());
         let former = btree_map(incarnation(), select(addresses), 0..3);
