@@ -39,13 +39,7 @@ impl Machine {
         self.accept(Origin::Peer { node: from.clone(), id }, request, left_ms, io)
     }
 
-    fn accept(
-        &mut self,
-        origin: Origin,
-        request: Request,
-        budget_ms: u64,
-        io: &mut Io<'_>,
-    ) -> Result<(), StoreError> {
+    fn accept(&mut self, origin: Origin, request: Request, budget_ms: u64, io: &mut Io<'_>) -> Result<(), StoreError> {
         let (key, context) = match &request {
             Request::Get { key, context } | Request::Put { key, context, .. } | Request::Delete { key, context } => {
                 (Some(key), Some(context))

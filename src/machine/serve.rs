@@ -303,9 +303,8 @@ impl Machine {
             self.unanswered -= late.len();
             for write in late {
                 let part = &mut self.parts[partition.0 as usize];
-                let durable = |own: &StayId| {
-                    part.replica.as_ref().is_some_and(|replica| replica.durable.get(*own) >= write.seq)
-                };
+                let durable =
+                    |own: &StayId| part.replica.as_ref().is_some_and(|replica| replica.durable.get(*own) >= write.seq);
                 match own.filter(durable) {
                     Some(own) => {
                         part.answered.insert(write.seq);
