@@ -255,8 +255,7 @@ impl Machine {
     /// Merges items, less those that are covered here by now: they may have been collected since.
     fn take_items(&mut self, partition: PartitionId, items: Vec<(Key, Item)>, io: &Io<'_>) -> Result<(), StoreError> {
         for (key, item) in items {
-            let covered =
-                self.part(partition).replica.as_ref().is_none_or(|replica| replica.applied.covers(item.dot));
+            let covered = self.part(partition).replica.as_ref().is_none_or(|replica| replica.applied.covers(item.dot));
             if !covered || !self.on(Rule::FillLate) {
                 self.merge_item(partition, &key, &item, io)?;
             }

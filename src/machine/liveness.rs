@@ -39,7 +39,8 @@ impl Machine {
         if ahead != self.clock_ahead {
             self.clock_ahead = ahead;
             self.clock.set_logical_only(ahead);
-            let text = if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is right again" };
+            let text =
+                if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is right again" };
             io.effects.push(Effect::Warn(format!("this node's wall clock {text}")));
         }
     }

@@ -178,8 +178,7 @@ impl Machine {
         let part = self.part(partition);
         let Some(own) = part.own().map(|own| own.stay) else { return Ok(()) };
         let Some(replica) = &part.replica else { return Ok(()) };
-        let sendable =
-            if self.on(Rule::SendAfterSync) { replica.durable.get(own) } else { replica.applied.get(own) };
+        let sendable = if self.on(Rule::SendAfterSync) { replica.durable.get(own) } else { replica.applied.get(own) };
         let receivers: Vec<PartPeer> = part.receivers().cloned().collect();
         for peer in receivers {
             self.pump_to(partition, own, sendable, &peer, io)?;

@@ -127,9 +127,8 @@ impl Machine {
         if live.is_empty() {
             return Verdict::Done(Response::Error(Code::ShardUnavailable));
         }
-        let reachable = |peer: &&super::part::PartPeer| {
-            self.is_connected(&peer.node) && !pending.avoid.contains(&peer.node)
-        };
+        let reachable =
+            |peer: &&super::part::PartPeer| self.is_connected(&peer.node) && !pending.avoid.contains(&peer.node);
         let candidates: Vec<_> = live.iter().copied().filter(reachable).collect();
         let wanted = pending.hint.take();
         let hinted = candidates.iter().find(|peer| Some(&peer.node) == wanted.as_ref());

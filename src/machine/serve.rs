@@ -55,9 +55,7 @@ impl Machine {
         }
         match &pending.request {
             Request::Put { .. } if self.disk_full => Ok(Verdict::Done(Response::Error(Code::DiskFull))),
-            Request::Put { value, .. } => {
-                self.write(partition, own, key, Some(value.clone()), context, pending, io)
-            }
+            Request::Put { value, .. } => self.write(partition, own, key, Some(value.clone()), context, pending, io),
             Request::Delete { .. } if self.has_value(partition, key, io)? => {
                 self.write(partition, own, key, None, context, pending, io)
             }

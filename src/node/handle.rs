@@ -84,7 +84,10 @@ impl Handle {
     }
 
     /// Runs a closure on the machine, between two steps, and gives what it gives; `None` when the node is stopping.
-    pub async fn inspect<T: Send + 'static>(&self, read: impl FnOnce(&Machine, Now) -> T + Send + 'static) -> Option<T> {
+    pub async fn inspect<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Machine, Now) -> T + Send + 'static,
+    ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let look: Look = Box::new(move |machine, now| {
             // Nobody waits any more when the asker has gone: then there is nothing to tell.

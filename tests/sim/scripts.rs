@@ -163,11 +163,11 @@ fn a_carried_context_waits_at_the_other_side_of_a_cut_and_is_then_refused() {
         s.log,
         "\
 A Puts at node1: Written(1)
-A Puts at node2: Written(2)
+A Puts at node3: Written(2)
 B Gets at node4: Value(1)
-B Gets at node3: Error(DependenciesUnsatisfied), after a wait
-C Gets at node3: Nothing
-B Gets at node3: Value(0)
+B Gets at node2: Error(DependenciesUnsatisfied), after a wait
+C Gets at node2: Nothing
+B Gets at node2: Value(0)
 "
     );
 }
