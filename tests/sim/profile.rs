@@ -137,7 +137,7 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
             (s.value_bytes, s.slow_operations) = (60_000, true);
             (s.nodes, s.shards, s.partitions) = (random.within(3, 4) as usize, 1, 2);
             (s.keys, s.hot, s.reads, s.deletes, s.think_ms) = (70, 5, 25, 8, 25);
-            (s.down_ms, s.requests, s.fault_gap_ms) = (4000, 500, 500);
+            (s.down_ms, s.requests, s.fault_gap_ms, s.dead) = (4000, 500, 500, random.percent(40));
             s.loss = random.pick(&[0, 20, 80]);
             s.faults = Faults { lag: 8, crash: 5, cut: 3, links: 2, ..Faults::default() };
         }
