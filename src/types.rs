@@ -273,10 +273,7 @@ mod tests {
     fn keys_keep_their_partition_for_ever() {
         let part = |k: &str| Key::new(k).unwrap().partition(256).0;
         // Fixed points: a change here would move every stored key.
-        assert_eq!(
-            [part("key0"), part("key1"), part("a/b"), part("😀")],
-            [part("key0"), part("key1"), part("a/b"), part("😀")]
-        );
+        assert_eq!([part("key0"), part("key1"), part("a/b"), part("😀")], [198, 226, 4, 142]);
         assert!(Key::new("").is_err());
     }
 }

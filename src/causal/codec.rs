@@ -4,7 +4,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version, [`VERSION`] |
+//! | 1 | version, now 1 |
 //! | 2 | check bytes of the cluster id: tells another store's context from a damaged one, to a reader of bytes |
 //! | 1 to 10 | epoch, a varint |
 //! | 2 and more, each | entries, ascending by partition, then stay |

@@ -14,8 +14,11 @@ use crate::types::{Epoch, Seq, StayId, Timestamp};
 pub struct Word {
     /// Its durable vector.
     pub durable: VersionVector,
-    /// Its greatest clock promise: after this seq it assigns only greater timestamps.
+    /// Its clock promise that waits until everybody holds its writes up to this seq; after it, it assigns only
+    /// greater timestamps. It is kept until then, for a newer one names a newer seq, and there is always a newer one.
     pub promise: Option<(Seq, Timestamp)>,
+    /// Its greatest clock promise of which that is so: nothing at or below this comes any more.
+    pub past: Timestamp,
 }
 
 /// What the peers of one partition have said, this node included.
@@ -28,12 +31,27 @@ impl Words {
     /// Takes a report; vectors only grow. True when it brought news of the vector.
     pub fn take(&mut self, stay: StayId, durable: &VersionVector, promise: Option<(Seq, Timestamp)>) -> bool {
         let word = self.by_stay.entry(stay).or_default();
-        if let Some(new) = promise
-            && word.promise.is_none_or(|old| new.1 > old.1)
-        {
-            word.promise = Some(new);
-        }
+        word.promise = word.promise.or(promise);
         word.durable.join(durable)
+    }
+
+    /// Settles the promises whose writes are held by all of `peers`; with `early`, all there are.
+    pub fn settle_promises(&mut self, peers: &[StayId], early: bool) {
+        for &stay in peers {
+            let Some((seq, clock)) = self.of(stay).and_then(|word| word.promise) else { continue };
+            let held = self.at_all(peers.iter().copied(), stay).is_some_and(|all| all >= seq);
+            if (held || early)
+                && let Some(word) = self.by_stay.get_mut(&stay)
+            {
+                word.past = word.past.max(clock);
+                word.promise = None;
+            }
+        }
+    }
+
+    /// No write at or below this can come from any of `peers` any more; 0 when there are none, or one said nothing.
+    pub fn past(&self, peers: impl Iterator<Item = StayId>) -> Timestamp {
+        peers.map(|peer| self.of(peer).map_or(Timestamp(0), |word| word.past)).min().unwrap_or_default()
     }
 
     /// What a peer has said, if anything.

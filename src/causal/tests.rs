@@ -125,7 +125,9 @@ proptest! {
 
     #[test]
     fn a_context_is_the_same_in_whatever_order_it_was_raised(
-        epoch in 0u64..5, entries in context_entries(), swaps in prop::collection::vec(any::<prop::sample::Index>(), 10),
+        epoch in 0u64..5,
+        entries in context_entries(),
+        swaps in prop::collection::vec(any::<prop::sample::Index>(), 10),
     ) {
         let context = context_from(epoch, &entries);
         let mut shuffled = entries.clone();

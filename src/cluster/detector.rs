@@ -1,34 +1,281 @@
-//! Temporary.
+//! Whom this node hears: the failure detector behind the view.
+//!
+//! Every node pings every other each [`PING_EVERY_MS`], on a channel of its own. Any ping or answer is a sign of life.
+//! A peer is *suspected* after [`SUSPECT_AFTER_MS`] without one, or at once when a connection to it is refused (its
+//! process is gone, its machine is not); the next sign of life ends that at once. At the start every peer has the same
+//! time to show itself before it is suspected.
+//!
+//! Suspicion is one node's opinion and may be wrong (Chandra, Toueg: "Unreliable Failure Detectors for Reliable
+//! Distributed Systems", 1996). It decides where requests go and who is waited for; it changes no map by itself.
+//!
+//! Times are monotonic milliseconds as the machine is given them. Peers' wall clocks come with their pings, for
+//! [`Detector::clock_is_ahead`] alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::types::NodeAddr;
-use std::collections::BTreeMap;
-/// Temporary.
-#[derive(Debug)]
+
+/// How often each node pings each other, in milliseconds.
+pub const PING_EVERY_MS: u64 = 500;
+
+/// How long a peer may be silent before it is suspected, in milliseconds.
+pub const SUSPECT_AFTER_MS: u64 = 3_000;
+
+/// How far ahead of every peer a wall clock may be before it is ignored, in milliseconds.
+pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
+
+/// What one node knows of its peers' lives.
+#[derive(Clone, Debug)]
 pub struct Detector {
-    last: BTreeMap<NodeAddr, Option<u64>>,
+    peers: BTreeMap<NodeAddr, Peer>,
 }
-#[allow(missing_docs)]
+
+/// What is known of one peer.
+#[derive(Clone, Debug)]
+struct Peer {
+    /// The last sign of life; before the first one, when the peer became known.
+    since_ms: u64,
+    /// The wall clock it told at `since_ms`; `None` before its first sign of life.
+    wall_ms: Option<u64>,
+    /// A connection was refused since the last sign of life.
+    refused: bool,
+    /// Whom it hears, as it told last.
+    hears: BTreeSet<NodeAddr>,
+    /// What [`Detector::changes`] told of it last.
+    told_live: bool,
+}
+
+impl Peer {
+    fn unheard(now_ms: u64) -> Self {
+        Self { since_ms: now_ms, wall_ms: None, refused: false, hears: BTreeSet::new(), told_live: true }
+    }
+
+    fn is_live(&self, now_ms: u64) -> bool {
+        !self.refused && now_ms.saturating_sub(self.since_ms) < SUSPECT_AFTER_MS
+    }
+}
+
+/// A peer went from live to suspected, or back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The peer.
+    pub peer: NodeAddr,
+    /// Whether it is live now.
+    pub live: bool,
+}
+
 impl Detector {
-    pub fn new(now: u64, peers: impl IntoIterator<Item = NodeAddr>) -> Self {
-        Self { last: peers.into_iter().map(|p| (p, Some(now))).collect() }
+    /// A detector of these peers (not of the node itself), which all count as live for a while.
+    pub fn new(now_ms: u64, peers: impl IntoIterator<Item = NodeAddr>) -> Self {
+        Self { peers: peers.into_iter().map(|peer| (peer, Peer::unheard(now_ms))).collect() }
     }
-    pub fn heard(&mut self, now: u64, p: &NodeAddr) {
-        if let Some(l) = self.last.get_mut(p) {
-            *l = Some(now);
+
+    /// Changes whom to listen for. Who is new begins as at the start; what is known of the others stays.
+    pub fn set_peers(&mut self, now_ms: u64, peers: &BTreeSet<NodeAddr>) {
+        self.peers.retain(|peer, _| peers.contains(peer));
+        for peer in peers {
+            self.peers.entry(peer.clone()).or_insert_with(|| Peer::unheard(now_ms));
         }
     }
-    pub fn told(&mut self, _now: u64, _p: &NodeAddr, _wall: u64, _hears: &[NodeAddr]) {}
-    pub fn connected(&mut self, now: u64, p: &NodeAddr) {
-        self.heard(now, p)
-    }
-    pub fn refused(&mut self, p: &NodeAddr) {
-        if let Some(l) = self.last.get_mut(p) {
-            *l = None;
+
+    /// A sign of life: the peer's wall clock, and whom it hears. One from a stranger counts for nothing.
+    pub fn heard(&mut self, now_ms: u64, peer: &NodeAddr, wall_ms: u64, hears: &[NodeAddr]) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.since_ms = now_ms;
+            known.wall_ms = Some(wall_ms);
+            known.refused = false;
+            // Pings mostly repeat themselves.
+            if !hears.iter().eq(&known.hears) {
+                known.hears = hears.iter().cloned().collect();
+            }
         }
     }
-    pub fn is_live(&self, now: u64, p: &NodeAddr) -> bool {
-        self.last.get(p).copied().flatten().is_some_and(|l| now < l + 3000)
+
+    /// A connection to the peer was refused: nobody listens there.
+    pub fn refused(&mut self, peer: &NodeAddr) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.refused = true;
+        }
     }
-    pub fn clock_is_ahead(&self, _wall: u64, _now: u64) -> bool {
-        false
+
+    /// Whether the peer is not suspected. A stranger is not live.
+    pub fn is_live(&self, now_ms: u64, peer: &NodeAddr) -> bool {
+        self.peers.get(peer).is_some_and(|known| known.is_live(now_ms))
+    }
+
+    /// The peers that are not suspected, ascending.
+    pub fn live(&self, now_ms: u64) -> impl Iterator<Item = &NodeAddr> {
+        self.peers.iter().filter(move |(_, known)| known.is_live(now_ms)).map(|(peer, _)| peer)
+    }
+
+    /// Whether the peer gave a sign of life and is not suspected: what a ping's `hears` lists.
+    pub fn hears(&self, now_ms: u64, peer: &NodeAddr) -> bool {
+        self.peers.get(peer).is_some_and(|known| known.wall_ms.is_some() && known.is_live(now_ms))
+    }
+
+    /// The live peers that told last that they hear `node`, ascending. Empty for one that only this node may hear.
+    pub fn heard_by(&self, now_ms: u64, node: &NodeAddr) -> impl Iterator<Item = &NodeAddr> {
+        let tells = move |known: &Peer| known.is_live(now_ms) && known.hears.contains(node);
+        self.peers.iter().filter(move |(_, known)| tells(known)).map(|(peer, _)| peer)
+    }
+
+    /// Whether this node's wall clock is more than [`MAX_CLOCK_LEAD_MS`] ahead of that of every live peer that told
+    /// one, each taken on by the time since. False when there is none to compare with.
+    pub fn clock_is_ahead(&self, own_wall_ms: u64, now_ms: u64) -> bool {
+        let live = self.peers.values().filter(|known| known.is_live(now_ms));
+        let theirs = live.filter_map(|known| {
+            let since = now_ms.saturating_sub(known.since_ms);
+            known.wall_ms.map(|wall_ms| wall_ms.saturating_add(since))
+        });
+        theirs.max().is_some_and(|most| own_wall_ms > most.saturating_add(MAX_CLOCK_LEAD_MS))
+    }
+
+    /// Who has gone from live to suspected or back since the last call; at first everybody counts as live. What went
+    /// there and back in between is not told.
+    pub fn changes(&mut self, now_ms: u64) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (peer, known) in &mut self.peers {
+            let live = known.is_live(now_ms);
+            if live != known.told_live {
+                known.told_live = live;
+                changes.push(Change { peer: peer.clone(), live });
+            }
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node(number: u32) -> NodeAddr {
+        format!("node{number}:8085").parse().unwrap()
+    }
+
+    fn detector() -> Detector {
+        Detector::new(1_000, [2, 3].map(node))
+    }
+
+    fn change(number: u32, live: bool) -> Change {
+        Change { peer: node(number), live }
+    }
+
+    #[test]
+    fn a_silent_peer_is_suspected_after_three_seconds_and_live_again_when_heard() {
+        let mut detector = detector();
+        detector.heard(2_500, &node(2), 0, &[]);
+        assert_eq!(detector.live(3_999).collect::<Vec<_>>(), [&node(2), &node(3)]);
+        assert_eq!(detector.live(4_000).collect::<Vec<_>>(), [&node(2)]);
+        assert!(detector.is_live(5_499, &node(2)) && !detector.is_live(5_500, &node(2)));
+        detector.heard(9_000, &node(3), 0, &[]);
+        assert_eq!(detector.live(9_000).collect::<Vec<_>>(), [&node(3)]);
+    }
+
+    #[test]
+    fn a_refused_peer_is_suspected_at_once() {
+        let mut detector = detector();
+        detector.heard(1_100, &node(2), 0, &[]);
+        detector.refused(&node(2));
+        detector.refused(&node(3));
+        assert_eq!(detector.live(1_100).count(), 0);
+        detector.heard(1_101, &node(2), 0, &[]);
+        assert!(detector.is_live(1_101, &node(2)) && !detector.is_live(1_101, &node(3)));
+    }
+
+    #[test]
+    fn strangers_are_not_live_whatever_they_say() {
+        let mut detector = detector();
+        detector.heard(1_000, &node(9), 0, &[node(2)]);
+        detector.refused(&node(9));
+        assert!(!detector.is_live(1_000, &node(9)));
+        assert_eq!(detector.heard_by(1_000, &node(2)).count(), 0);
+    }
+
+    #[test]
+    fn a_peer_counts_as_heard_only_by_its_word() {
+        let mut detector = detector();
+        assert!(detector.is_live(1_000, &node(2)) && !detector.hears(1_000, &node(2)));
+        detector.heard(1_000, &node(2), 0, &[]);
+        assert!(detector.hears(3_999, &node(2)) && !detector.hears(4_000, &node(2)));
+    }
+
+    #[test]
+    fn live_peers_tell_whom_they_hear() {
+        let mut detector = detector();
+        detector.heard(2_000, &node(2), 0, &[node(7), node(3)]);
+        detector.heard(3_000, &node(3), 0, &[node(7)]);
+        assert_eq!(detector.heard_by(3_000, &node(7)).collect::<Vec<_>>(), [&node(2), &node(3)]);
+        assert_eq!(detector.heard_by(5_000, &node(7)).collect::<Vec<_>>(), [&node(3)]);
+        detector.heard(5_000, &node(3), 0, &[]);
+        assert_eq!(detector.heard_by(5_000, &node(7)).count(), 0);
+    }
+
+    #[test]
+    fn changes_are_told_once() {
+        let mut detector = detector();
+        assert_eq!(detector.changes(1_000), []);
+        detector.refused(&node(3));
+        assert_eq!(detector.changes(1_000), [change(3, false)]);
+        assert_eq!(detector.changes(1_000), []);
+        detector.heard(4_000, &node(3), 0, &[]);
+        assert_eq!(detector.changes(4_000), [change(2, false), change(3, true)]);
+    }
+
+    #[test]
+    fn peers_come_and_go_with_the_map() {
+        let mut detector = detector();
+        detector.heard(1_000, &node(2), 0, &[]);
+        detector.set_peers(3_500, &[2, 4].map(node).into());
+        assert_eq!(detector.live(3_999).collect::<Vec<_>>(), [&node(2), &node(4)]);
+        assert_eq!(detector.live(4_000).collect::<Vec<_>>(), [&node(4)]);
+        assert_eq!(detector.changes(6_500), [change(2, false), change(4, false)]);
+    }
+
+    #[test]
+    fn a_clock_is_ahead_only_when_it_is_ahead_of_every_live_peer() {
+        let mut detector = detector();
+        assert!(!detector.clock_is_ahead(u64::MAX, 1_000), "nobody to compare with");
+        detector.heard(1_000, &node(2), 500_000, &[]);
+        assert!(!detector.clock_is_ahead(560_000, 1_000) && detector.clock_is_ahead(560_001, 1_000));
+        // Two seconds on, the peer's clock has gone on too.
+        assert!(!detector.clock_is_ahead(562_000, 3_000) && detector.clock_is_ahead(562_001, 3_000));
+        detector.heard(3_000, &node(3), 900_000, &[]);
+        assert!(!detector.clock_is_ahead(700_000, 3_000));
+        detector.refused(&node(3));
+        assert!(detector.clock_is_ahead(700_000, 3_000));
+        detector.heard(3_000, &node(2), u64::MAX, &[]);
+        assert!(!detector.clock_is_ahead(u64::MAX, 4_000));
+    }
+
+    proptest! {
+        /// Signs of life, refusals and polls of one peer, against the definition spelled out.
+        #[test]
+        fn live_is_what_the_last_word_says(events in prop::collection::vec((0u64..4_000, 0u8..3), 1..60)) {
+            let mut detector = Detector::new(0, [node(2)]);
+            let (mut now_ms, mut last_ms, mut refused, mut told) = (0, 0, false, true);
+            for (passes_ms, event) in events {
+                now_ms += passes_ms;
+                match event {
+                    0 => {
+                        detector.heard(now_ms, &node(2), 0, &[]);
+                        (last_ms, refused) = (now_ms, false);
+                    }
+                    1 => {
+                        detector.refused(&node(2));
+                        refused = true;
+                    }
+                    _ => {
+                        let live = !refused && now_ms < last_ms + SUSPECT_AFTER_MS;
+                        prop_assert_eq!(detector.is_live(now_ms, &node(2)), live);
+                        let expected = if live == told { vec![] } else { vec![change(2, live)] };
+                        prop_assert_eq!(detector.changes(now_ms), expected);
+                        told = live;
+                    }
+                }
+            }
+        }
     }
 }

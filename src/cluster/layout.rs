@@ -157,7 +157,8 @@ pub fn map_one(
     }
 }
 
-/// The row of a partition that these nodes hold from the store's birth: there is nothing to be filled with, so all serve.
+/// The row of a partition that these nodes hold from the store's birth: there is nothing to be filled with, so all
+/// serve.
 fn first_row(incarnations: &[Incarnation]) -> Row {
     let serving = |&incarnation| Stay { incarnation, state: PeerState::Serving, lost: false };
     Row {

@@ -9,7 +9,7 @@ use super::{Io, Machine, records};
 use crate::causal::item::Item;
 use crate::cluster::map::PeerState;
 use crate::error::StoreError;
-use crate::types::{Dot, Epoch, PartitionId};
+use crate::types::{Dot, Epoch, PartitionId, StayId, Timestamp};
 
 /// How often a part of the partitions is looked at, in milliseconds.
 const COLLECT_STEP_MS: u64 = 50;
@@ -19,6 +19,9 @@ const PARTITIONS_A_STEP: usize = 32;
 
 /// Tombstones looked at in one partition each time.
 const TOMBSTONES_A_STEP: usize = 64;
+
+/// Without a greater clock, tombstones are looked at again after this long, in milliseconds.
+const SEARCH_AGAIN_MS: u64 = 5_000;
 
 /// Log entries removed from one partition each time.
 const ENTRIES_A_STEP: u64 = 1_024;
@@ -66,8 +69,12 @@ impl Machine {
         if part.peers.iter().any(|peer| peer.state != PeerState::Serving) {
             return Ok(());
         }
+        let serving: Vec<StayId> = part.serving().map(|peer| peer.stay).collect();
+        let early = !self.on(Rule::CollectSeq);
+        self.part_mut(partition).words.settle_promises(&serving, early);
+        let Some(past) = self.begin_search(partition, &serving) else { return Ok(()) };
         let (first, until) = records::range(b't', partition);
-        let from = part.collect_from.clone().unwrap_or(first);
+        let from = self.part(partition).collect_from.clone().unwrap_or(first);
         let marks = self.pending.scan(io.store, &from, &until, TOMBSTONES_A_STEP)?;
         // The key after the last one, or from the beginning again.
         let next = marks.last().filter(|_| marks.len() == TOMBSTONES_A_STEP).map(|(last, _)| {
@@ -81,7 +88,7 @@ impl Machine {
             let stored_key = records::item_key(partition, &key);
             let Some(bytes) = self.read(io, &stored_key)? else { continue };
             let item = records::decode_item(&bytes)?;
-            if let Some(floor) = self.collectable(partition, &item).filter(|_| item.is_tombstone()) {
+            if let Some(floor) = self.collectable(partition, &item, past).filter(|_| item.is_tombstone()) {
                 self.pending.remove(stored_key);
                 self.pending.remove(mark);
                 self.changed.insert(partition);
@@ -94,8 +101,24 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether the tombstone may go; if so, the floor that must tell of it.
-    fn collectable(&self, partition: PartitionId, item: &Item) -> Option<Epoch> {
+    /// The clock that every peer is past, if it is worth looking for tombstones below it: while a peer is away that
+    /// stands still, and to read all tombstones again and again would find none.
+    fn begin_search(&mut self, partition: PartitionId, serving: &[StayId]) -> Option<Timestamp> {
+        let (now, needed) = (self.now.mono_ms, self.on(Rule::CollectClock));
+        let part = self.part_mut(partition);
+        let past = part.words.past(serving.iter().copied());
+        if part.collect_from.is_none() {
+            let (before, again_ms) = part.collected;
+            if needed && past <= before && now < again_ms {
+                return None;
+            }
+            part.collected = (past, now + SEARCH_AGAIN_MS);
+        }
+        Some(past)
+    }
+
+    /// Whether the tombstone may go; if so, the floor that must tell of it. `past`: the clock that all peers are past.
+    fn collectable(&self, partition: PartitionId, item: &Item, past: Timestamp) -> Option<Epoch> {
         let part = self.part(partition);
         let mut floor = part.version;
         if self.on(Rule::CollectStable) {
@@ -111,13 +134,6 @@ impl Machine {
                 _ => {}
             }
         }
-        let promised = part.serving().all(|peer| {
-            let Some((seq, clock)) = part.words.of(peer.stay).and_then(|word| word.promise) else { return false };
-            // What comes after a promise is greater than it, so one of this very timestamp is enough.
-            let past = clock >= item.timestamp;
-            let held = part.words.at_all(part.serving().map(|peer| peer.stay), peer.stay).is_some_and(|all| all >= seq);
-            past && (held || !self.on(Rule::CollectSeq))
-        });
-        (promised || !self.on(Rule::CollectClock)).then_some(floor)
+        (past >= item.timestamp || !self.on(Rule::CollectClock)).then_some(floor)
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::message::{FillChunk, FillEnd, Message};
+use super::part::Lack;
 use super::rules::Rule;
 use super::{Io, Machine, records};
 use crate::causal::item::Item;
@@ -85,17 +86,18 @@ impl std::fmt::Debug for FillOut {
 impl Machine {
     // ---- The receiver.
 
-    /// Notes since when a peer has had what is lacking here.
+    /// Notes since when a peer has had what is lacking here: the same all the time, not one write after another.
     pub(super) fn note_lack(&mut self, partition: PartitionId, peer: StayId) {
-        let now = self.now.mono_ms;
+        let since_ms = self.now.mono_ms;
         let part = self.part_mut(partition);
         let Some(replica) = &part.replica else { return };
-        let lacks = part.words.of(peer).is_some_and(|word| !replica.applied.dominates(&word.durable));
-        if lacks {
-            part.lacking.entry(peer).or_insert(now);
-        } else {
-            part.lacking.remove(&peer);
+        if part.lacking.get(&peer).is_some_and(|lack| !replica.applied.dominates(&lack.durable)) {
+            return;
         }
+        match part.words.of(peer).filter(|word| !replica.applied.dominates(&word.durable)) {
+            Some(word) => part.lacking.insert(peer, Lack { since_ms, durable: word.durable.clone() }),
+            None => part.lacking.remove(&peer),
+        };
     }
 
     pub(super) fn tick_fills(&mut self, io: &mut Io<'_>) {
@@ -131,7 +133,7 @@ impl Machine {
     fn fill_source(&self, partition: PartitionId) -> Option<StayId> {
         let now = self.now.mono_ms;
         let part = self.part(partition);
-        if part.own().is_none_or(|own| own.state == PeerState::Leaving) {
+        if part.own().is_none_or(|own| own.state == PeerState::Leaving) || self.is_full() {
             return None;
         }
         let previous = match &part.filling {
@@ -144,7 +146,8 @@ impl Machine {
             part.peer(*stay).is_some_and(|peer| !peer.lost && self.is_live(&peer.node) && self.is_connected(&peer.node))
         };
         let due = |since: u64| blocked || (self.on(Rule::FillLack) && now >= since + LACK_MS);
-        let mut sources = part.lacking.iter().filter(|(_, since)| due(**since)).map(|(stay, _)| *stay).filter(usable);
+        let due = part.lacking.iter().filter(|(_, lack)| due(lack.since_ms));
+        let mut sources = due.map(|(stay, _)| *stay).filter(usable);
         let first = sources.next()?;
         // After a silent attempt, another source where there is one.
         if Some(first) == previous { sources.next().or(Some(first)) } else { Some(first) }
@@ -178,6 +181,9 @@ impl Machine {
         let FillChunk { partition, attempt, index, items, end, .. } = chunk;
         let strict = self.on(Rule::FillAttempt);
         let now = self.now.mono_ms;
+        if self.is_full() {
+            return Ok(());
+        }
         let Some(fill) = self.part_mut(partition).filling.as_mut() else { return Ok(()) };
         let wanted = !strict || (fill.attempt == attempt && fill.next == index);
         if !wanted || fill.whole.is_some() || (!strict && index > fill.next) {

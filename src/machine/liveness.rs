@@ -12,15 +12,22 @@ const PING_MS: u64 = 500;
 /// The shortest pause between two asks for, or two gifts of, a map to one node, in milliseconds.
 const MAP_PAUSE_MS: u64 = 100;
 
+/// Answers that are kept for a node until there is a connection to it; more are dropped, and time out there.
+const MAX_OWED: usize = 1_024;
+
 /// What this node knows of its connection to another.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Link {
     pub connected: bool,
+    /// A stream from the node has begun since it was last out of reach.
+    accepted: bool,
     pub incarnation: Option<Incarnation>,
     /// What the node last said of itself.
     pub cluster_id: ClusterId,
     pub epoch: Epoch,
     pub settings_hash: Option<u64>,
+    /// Answers to what it forwarded here before there was a connection to it.
+    owed: Vec<Message>,
     pulled_ms: Option<u64>,
     pushed_ms: Option<u64>,
 }
@@ -52,7 +59,7 @@ impl Machine {
             epoch: self.map.epoch,
             settings_hash: self.settings_hash,
             wall_ms: now.wall_ms,
-            hears: self.links.keys().filter(|node| self.detector.is_live(now.mono_ms, node)).cloned().collect(),
+            hears: self.links.keys().filter(|node| self.detector.hears(now.mono_ms, node)).cloned().collect(),
         }
     }
 
@@ -65,12 +72,32 @@ impl Machine {
         self.links.get(node).is_some_and(|link| link.connected)
     }
 
+    /// Answers what a node forwarded. The two directions of a link come up one after the other, so it may speak with
+    /// this node before this one can speak with it: the answer waits for that. One that has given up, or is another
+    /// process by then, does not know the number that it answers.
+    pub(super) fn answer(&mut self, node: &NodeAddr, answer: Message, io: &mut Io<'_>) {
+        match self.links.get_mut(node) {
+            Some(link) if !link.connected => {
+                if link.owed.len() < MAX_OWED {
+                    link.owed.push(answer);
+                }
+            }
+            Some(_) | None => self.send(node, answer, io),
+        }
+    }
+
     pub(super) fn on_connected(&mut self, peer: &NodeAddr, incarnation: Incarnation, io: &mut Io<'_>) {
         self.lose_forwards(peer, io);
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = true;
         link.incarnation = Some(incarnation);
-        self.detector.connected(self.now.mono_ms, peer);
+        // One that was refused before is live again with its answer.
+        let owed = std::mem::take(&mut link.owed);
+        let ping = self.sign_of_life(self.now);
+        self.send(peer, Message::Ping(ping), io);
+        for answer in owed {
+            self.send(peer, answer, io);
+        }
         // What was sent before may not have arrived: streams begin where the peer says it is.
         for part in &mut self.parts {
             let stays: Vec<_> = part.receivers().filter(|other| other.node == *peer).map(|other| other.stay).collect();
@@ -90,6 +117,7 @@ impl Machine {
     pub(super) fn on_disconnected(&mut self, peer: &NodeAddr, refused: bool, io: &mut Io<'_>) {
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = false;
+        link.accepted = false;
         if refused {
             self.detector.refused(peer);
         }
@@ -98,6 +126,15 @@ impl Machine {
         let here = self.partitions().filter(|p| !self.part(*p).unanswered.is_empty());
         self.wake.extend(here.collect::<Vec<_>>());
         self.wake.extend(self.requests.waited_for().into_iter().flatten());
+    }
+
+    /// A node answers forwards by the stream from it, and begins with none before it has reached this node: so with
+    /// the first stream nothing was lost, and with every later one what was not answered by then may have been.
+    pub(super) fn on_accepted(&mut self, peer: &NodeAddr, io: &mut Io<'_>) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        if std::mem::replace(&mut link.accepted, true) {
+            self.lose_forwards(peer, io);
+        }
     }
 
     pub(super) fn on_message(
@@ -110,7 +147,6 @@ impl Machine {
         if !self.links.contains_key(from) {
             return Ok(());
         }
-        self.detector.heard(self.now.mono_ms, from);
         match message {
             Message::Ping(ping) => {
                 self.on_ping(from, incarnation, &ping, io);
@@ -123,7 +159,9 @@ impl Machine {
             Message::MapPush(map) => self.learn(map, io),
             Message::ForwardReply { id, response } => self.on_forward_reply(id, response, io),
             Message::ForwardRefused { id, better } => self.on_refused(id, better),
-            Message::Forward { id, remaining_ms, request } => self.on_forward(from, id, request, remaining_ms, io),
+            Message::Forward { id, remaining_ms, request } => {
+                return self.on_forward(from, id, request, remaining_ms, io);
+            }
             data => return self.on_data(from, incarnation, data, io),
         }
         Ok(())
@@ -164,7 +202,7 @@ impl Machine {
     }
 
     fn on_ping(&mut self, from: &NodeAddr, incarnation: Incarnation, ping: &Ping, io: &mut Io<'_>) {
-        self.detector.told(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
+        self.detector.heard(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
         let Some(link) = self.links.get_mut(from) else { return };
         link.incarnation = Some(incarnation);
         link.cluster_id = ping.cluster_id;

@@ -48,6 +48,13 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// True for what may write: once it is sent on, or taken, its effect is not known without an answer.
+    pub fn writes(&self) -> bool {
+        matches!(self, Self::Put { .. } | Self::Delete { .. })
+    }
+}
+
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
@@ -268,6 +275,11 @@ pub enum Input {
         peer: NodeAddr,
         /// Its incarnation, as the connection told.
         incarnation: Incarnation,
+    },
+    /// A stream *from* this node begins. What it sent by an earlier one may not have arrived.
+    Accepted {
+        /// The peer.
+        peer: NodeAddr,
     },
     /// The connection to this node broke, or it could not be made.
     Disconnected {

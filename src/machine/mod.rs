@@ -60,6 +60,12 @@ use rules::{Rule, Rules};
 /// How often [`Input::Tick`] is to be given, in milliseconds.
 pub const TICK_MS: u64 = 10;
 
+/// How often all that waits is tried again, in milliseconds.
+const RETRY_MS: u64 = 50;
+
+/// How long to wait, in milliseconds, before a store that was full is asked again.
+const FULL_PAUSE_MS: u64 = 100;
+
 /// What a machine is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -124,7 +130,10 @@ pub struct Machine {
     /// Partitions whose stability has news for the others, and what of them.
     gossip: BTreeMap<PartitionId, BTreeSet<StayId>>,
     timers: Timers,
+    /// The driver says that there is little room: nothing but deletes is taken.
     disk_full: bool,
+    /// The store has refused what is pending, and is asked again then, in monotonic milliseconds.
+    store_full: Option<u64>,
     ids: u64,
     now: Now,
     failed: bool,
@@ -137,6 +146,7 @@ struct Timers {
     gossip_ms: u64,
     refresh_ms: u64,
     collect_ms: u64,
+    retry_ms: u64,
     /// Where the rotating duties go on.
     refresh_at: usize,
     collect_at: usize,
@@ -159,9 +169,10 @@ impl Machine {
     }
 
     /// Applies what the steps since the last flush gathered, as one batch. Gives its number, to be told back with
-    /// [`Input::Synced`] once it is durable; `None` when there was nothing to apply.
+    /// [`Input::Synced`] once it is durable; `None` when there was nothing to apply, or no room: then what was gathered
+    /// stays, reads go on, nothing new is taken, and a later flush tries again.
     pub fn flush(&mut self, store: &dyn Store, effects: &mut Vec<Effect>) -> Option<BatchNo> {
-        if self.failed {
+        if self.failed || self.store_full.is_some_and(|again_ms| self.now.mono_ms < again_ms) {
             return None;
         }
         if !self.pending.is_empty() || !self.changed.is_empty() {
@@ -172,11 +183,23 @@ impl Machine {
         self.write_replica_records();
         let mut flushed = None;
         if !self.pending.is_empty() {
-            if let Err(error) = store.apply(self.pending.take()) {
-                self.failed = true;
-                effects.push(Effect::Fatal(error));
-                return None;
+            match store.apply(self.pending.batch()) {
+                Ok(()) => {}
+                Err(StoreError::Full(why)) => {
+                    if self.store_full.is_none() {
+                        effects.push(Effect::Warn(format!("nothing more is written, {why}")));
+                    }
+                    self.store_full = Some(self.now.mono_ms + FULL_PAUSE_MS);
+                    return None;
+                }
+                Err(error) => {
+                    self.failed = true;
+                    effects.push(Effect::Fatal(error));
+                    return None;
+                }
             }
+            self.pending.clear();
+            self.store_full = None;
             self.batch += 1;
             flushed = Some(self.batch);
         }
@@ -189,13 +212,14 @@ impl Machine {
         match input {
             Input::Tick => self.tick(io),
             Input::Synced(batch) => self.on_synced(batch, io),
-            Input::Request { id, request, budget_ms } => {
-                self.on_request(id, request, budget_ms, io);
-                Ok(())
-            }
+            Input::Request { id, request, budget_ms } => self.on_request(id, request, budget_ms, io),
             Input::Message { from, incarnation, message } => self.on_message(&from, incarnation, message, io),
             Input::Connected { peer, incarnation } => {
                 self.on_connected(&peer, incarnation, io);
+                Ok(())
+            }
+            Input::Accepted { peer } => {
+                self.on_accepted(&peer, io);
                 Ok(())
             }
             Input::Disconnected { peer, refused } => {
@@ -233,9 +257,12 @@ impl Machine {
         self.send_ready_fills(io)?;
         self.tick_gossip(io);
         self.tick_collect(io)?;
-        // What could not be routed is tried again with every tick.
-        self.retry(None, io)?;
-        self.wake.extend(self.requests.waited_for().into_iter().flatten());
+        // Time alone can bring what a request waits for: a peer that is not waited for any more, a route tried again.
+        if self.now.mono_ms >= self.timers.retry_ms {
+            self.timers.retry_ms = self.now.mono_ms + RETRY_MS;
+            self.retry(None, io)?;
+            self.wake.extend(self.requests.waited_for().into_iter().flatten());
+        }
         Ok(())
     }
 
@@ -317,6 +344,11 @@ impl Machine {
 
     fn read(&self, io: &Io<'_>, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.pending.get(io.store, key)
+    }
+
+    /// True while there is no room for more than deletes.
+    fn is_full(&self) -> bool {
+        self.disk_full || self.store_full.is_some()
     }
 
     fn fresh_id(&mut self) -> u64 {

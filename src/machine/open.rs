@@ -65,6 +65,7 @@ impl Machine {
             gossip: BTreeMap::new(),
             timers: Timers::default(),
             disk_full: false,
+            store_full: None,
             ids: derive(&config.seed, b"attempts") as u64,
             now,
             failed: false,
@@ -109,13 +110,19 @@ impl Machine {
     fn take_up_log(&mut self, partition: PartitionId, store: &dyn Store) -> Result<(), StoreError> {
         let part = &mut self.parts[partition.0 as usize];
         let (Some(own), Some(replica)) = (part.own().map(|own| own.stay), &part.replica) else { return Ok(()) };
-        let (from, until) = records::range(b'l', partition);
+        let (from, until) = records::own_log(partition, own);
         let first = store.scan(&from, &until, 1)?;
+        let durable = replica.durable.clone();
         part.truncated = match first.first() {
             Some((key, _)) => records::log_dot(key)?.seq.saturating_sub(1),
-            None => replica.durable.get(own),
+            None => durable.get(own),
         };
-        let durable = replica.durable.clone();
+        // What is not in the log any more is everywhere. For the rest the peers have as long as for a new write.
+        part.ackable = part.truncated;
+        if part.truncated < durable.get(own) {
+            let now = self.now.mono_ms;
+            part.streams.values_mut().for_each(|progress| progress.behind_since_ms = Some(now));
+        }
         part.words.take(own, &durable, None);
         Ok(())
     }

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::fill::FillIn;
+use super::message::ClockPromise;
 use super::requests::Origin;
 use crate::causal::context::Context;
 use crate::causal::op::Op;
 use crate::causal::partition::Replica;
 use crate::causal::stability::{Stable, Words};
+use crate::causal::vector::VersionVector;
 use crate::cluster::map::{ClusterMap, PeerState};
-use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, Seq, StayId};
+use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, Seq, StayId, Timestamp};
 
 /// Bytes of own operations that are kept in memory for streams; older ones are read from the log.
 const RECENT_BYTES: usize = 1 << 20;
@@ -52,6 +54,14 @@ pub(super) struct Progress {
     pub resends: u32,
     /// Operations in flight: last seq of each message and its bytes.
     pub flight: VecDeque<(Seq, usize)>,
+}
+
+/// What a peer has and this node lacks.
+#[derive(Clone, Debug)]
+pub(super) struct Lack {
+    pub since_ms: u64,
+    /// What the peer had then. A stream that is merely late catches up with it, and the time begins anew.
+    pub durable: VersionVector,
 }
 
 /// The log entries of the own stay that are still in memory, in order of seq without gaps.
@@ -121,12 +131,16 @@ pub(super) struct Part {
     pub untold: BTreeSet<StayId>,
     /// Since when operations wait and none is ready.
     pub blocked_since_ms: Option<u64>,
-    /// Peers that have what is lacking here, since when.
-    pub lacking: BTreeMap<StayId, u64>,
+    /// Peers that have what is lacking here.
+    pub lacking: BTreeMap<StayId, Lack>,
     /// The fill that is being received.
     pub filling: Option<FillIn>,
+    /// The own clock promise that is told once the writes up to its seq are durable.
+    pub vow: Option<ClockPromise>,
     /// Where the search for tombstones to collect goes on.
     pub collect_from: Option<bytes::Bytes>,
+    /// With which clock the search began, and when it is begun anew without a greater one, in monotonic milliseconds.
+    pub collected: (Timestamp, u64),
 }
 
 impl Part {
@@ -146,6 +160,8 @@ impl Part {
             })
             .collect();
         self.words.clear();
+        self.vow = None;
+        self.collected = Default::default();
         self.streams = self.receivers().map(|peer| (peer.stay, Progress::default())).collect();
         self.blocked_since_ms = None;
         self.lacking.clear();

@@ -65,7 +65,12 @@ impl Pending {
         Ok(merged.into_iter().take(limit).collect())
     }
 
-    pub fn take(&mut self) -> Batch {
-        Batch { changes: std::mem::take(&mut self.changes).into_iter().collect() }
+    /// All of it as one batch; it stays pending until [`Pending::clear`], for a store may refuse it.
+    pub fn batch(&self) -> Batch {
+        Batch { changes: self.changes.iter().map(|(key, change)| (key.clone(), change.clone())).collect() }
+    }
+
+    pub fn clear(&mut self) {
+        self.changes.clear();
     }
 }

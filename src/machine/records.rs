@@ -117,6 +117,11 @@ pub fn range(kind: u8, partition: PartitionId) -> (Bytes, Bytes) {
     (partition_key(kind, partition, 0).freeze(), partition_key(kind, PartitionId(partition.0 + 1), 0).freeze())
 }
 
+/// The range of the log of one own stay.
+pub fn own_log(partition: PartitionId, stay: StayId) -> (Bytes, Bytes) {
+    (log_key(partition, Dot { stay, seq: 0 }), log_key(partition, Dot { stay, seq: Seq::MAX }))
+}
+
 /// The user's key of an item's or a tombstone's store key.
 ///
 /// # Errors

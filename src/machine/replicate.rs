@@ -14,7 +14,7 @@ use super::rules::Rule;
 use super::{Io, Machine, records};
 use crate::causal::item::Item;
 use crate::causal::op::Op;
-use crate::causal::partition::Order;
+use crate::causal::partition::{Offer, Order, Replica};
 use crate::causal::vector::VersionVector;
 use crate::cluster::map::PeerState;
 use crate::error::StoreError;
@@ -109,8 +109,12 @@ impl Machine {
             replica.synced(dot.stay, dot.seq);
             part.untold.insert(dot.stay);
         }
+        // An own write is what nobody can have waited for.
+        let own = part.own().is_some_and(|own| own.stay == dot.stay);
         self.raises.push_back((batch, partition, dot.stay, dot.seq));
-        self.wake.insert(partition);
+        if !own {
+            self.wake.insert(partition);
+        }
     }
 
     // ---- Operations in.
@@ -122,35 +126,49 @@ impl Machine {
         operations: Vec<Arc<Op>>,
         io: &mut Io<'_>,
     ) -> Result<(), StoreError> {
-        let unapplied: usize = self.parts.iter().filter_map(|p| p.replica.as_ref()).map(|r| r.waiting_bytes()).sum();
-        let mut room = self.config.max_unapplied_bytes.saturating_sub(unapplied);
         let own_name = self.on(Rule::OwnName);
-        let part = self.part_mut(partition);
-        if part.own().is_none_or(|own| own.state == PeerState::Leaving) {
+        // The reserve is not for what peers write either; their streams come back to it.
+        let (full, refused) = (self.disk_full, self.store_full.is_some());
+        if self.part(partition).own().is_none_or(|own| own.state == PeerState::Leaving) || refused {
             return Ok(());
         }
         for op in operations {
+            if full && !op.item.is_tombstone() {
+                break;
+            }
+            let part = self.part_mut(partition);
             // Of its own stay only, and of a lost one nothing (R5).
             let taken = part
                 .peer(op.item.dot.stay)
                 .is_some_and(|peer| !peer.lost && (peer.incarnation == from || !own_name) && !peer.own);
             let Some(replica) = part.replica.as_mut().filter(|_| taken) else { continue };
-            let before = replica.waiting_bytes();
-            replica.offer(op, room);
-            room = room.saturating_sub(replica.waiting_bytes() - before);
+            // Mostly it is the next one: applied at once, it needs no room, and the one after it is next then.
+            if replica.offer(op.clone(), 0) == Offer::NoRoom {
+                let room = self.room();
+                self.part_mut(partition).replica.as_mut().map(|replica| replica.offer(op, room));
+            }
+            self.drain(partition, io)?;
         }
-        self.drain(partition, io)
+        Ok(())
+    }
+
+    /// The room that is left for operations that wait, in bytes.
+    fn room(&self) -> usize {
+        let waiting = self.parts.iter().filter_map(|part| part.replica.as_ref()).map(Replica::waiting_bytes);
+        self.config.max_unapplied_bytes.saturating_sub(waiting.sum())
     }
 
     /// Applies every waiting operation whose turn has come.
     pub(super) fn drain(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<(), StoreError> {
         let order = Order { deps: self.on(Rule::OperationDeps), own: self.on(Rule::OperationOrder) };
+        let mut moved = false;
         loop {
             let part = self.part_mut(partition);
             let (next_stay, peers) = (part.next_stay, &part.peers);
             let closed = |stay: StayId| stay < next_stay && !peers.iter().any(|peer| peer.stay == stay);
             let Some(replica) = part.replica.as_mut() else { return Ok(()) };
             let Some(op) = replica.take_ready(order, closed) else { break };
+            moved = true;
             if !replica.applied.covers(op.item.dot) {
                 self.apply(partition, &op.key, &op.item, io)?;
             }
@@ -158,7 +176,8 @@ impl Machine {
         let now = self.now.mono_ms;
         let part = self.part_mut(partition);
         let waits = part.replica.as_ref().is_some_and(|replica| replica.waiting() > 0);
-        part.blocked_since_ms = if waits { part.blocked_since_ms.or(Some(now)) } else { None };
+        // Blocked means that none is ready: with each that was, the time begins anew.
+        part.blocked_since_ms = if waits { part.blocked_since_ms.filter(|_| !moved).or(Some(now)) } else { None };
         Ok(())
     }
 
@@ -300,13 +319,25 @@ impl Machine {
         Some(PartitionReport { partition, version, stay: own, durable, promise })
     }
 
-    /// The own clock as a word to the others: after this seq, only greater timestamps.
+    /// The own clock as a word to the others: after this seq, only greater timestamps. Made once, and told when that
+    /// seq is durable, though newer ones are on their way by then.
     fn promise(&mut self, partition: PartitionId, own: StayId) -> Option<ClockPromise> {
-        let replica = self.part(partition).replica.as_ref()?;
-        let (assigned, durable) = (replica.applied.get(own), replica.durable.get(own));
-        if self.on(Rule::PromiseSync) && assigned > durable {
+        let made = match self.part(partition).vow {
+            Some(made) => made,
+            None => self.make_promise(partition, own)?,
+        };
+        let part = self.part_mut(partition);
+        let durable = part.replica.as_ref()?.durable.get(own);
+        part.vow = Some(made);
+        if self.on(Rule::PromiseSync) && made.seq > durable {
             return None;
         }
+        self.part_mut(partition).vow.take()
+    }
+
+    fn make_promise(&mut self, partition: PartitionId, own: StayId) -> Option<ClockPromise> {
+        let replica = self.part(partition).replica.as_ref()?;
+        let (assigned, durable) = (replica.applied.get(own), replica.durable.get(own));
         let seq = if self.on(Rule::PromiseLast) { assigned } else { durable.saturating_sub(1) };
         let wall_ms = self.now.wall_ms;
         let clock = if self.on(Rule::DurablePromise) {
@@ -395,12 +426,30 @@ impl Machine {
             if !said_by.is_some_and(|peer| !peer.lost && !peer.own && (peer.incarnation == incarnation || !own_name)) {
                 continue;
             }
+            self.check_memory(from, &report)?;
             self.take_word(&report);
             self.note_progress(report.partition, report.stay);
             self.note_lack(report.partition, report.stay);
             self.pump(report.partition, io)?;
         }
         Ok(())
+    }
+
+    /// What a node wrote leaves it only when that is durable here (R1), so nobody can have more of it than this disk,
+    /// unless the disk is not the one that wrote. To go on would give names of writes a second time.
+    fn check_memory(&self, from: &NodeAddr, report: &PartitionReport) -> Result<(), StoreError> {
+        let part = self.part(report.partition);
+        let (Some(own), Some(replica)) = (part.own(), &part.replica) else { return Ok(()) };
+        let (theirs, mine) = (report.durable.get(own.stay), replica.applied.get(own.stay));
+        if theirs <= mine {
+            return Ok(());
+        }
+        Err(StoreError::Damaged(format!(
+            "{from} holds {theirs} writes of this node in partition {}, and this data directory knows {mine} of them: \
+             it was restored from a backup, or copied; start the node with an empty data directory, and it refills \
+             from the others",
+            report.partition
+        )))
     }
 
     /// Moves a stream's window with what its receiver has acknowledged.

@@ -34,7 +34,7 @@ pub(super) struct Pending {
 impl Pending {
     /// True when its effect cannot be told once it was sent on.
     pub fn writes(&self) -> bool {
-        matches!(self.request, Request::Put { .. } | Request::Delete { .. })
+        self.request.writes()
     }
 }
 

@@ -18,15 +18,28 @@ use crate::types::{NodeAddr, PartitionId, ShardId};
 const GRACE_MS: u64 = 150;
 
 impl Machine {
-    pub(super) fn on_request(&mut self, id: RequestId, request: Request, budget_ms: u64, io: &mut Io<'_>) {
-        self.accept(Origin::Client(id), request, budget_ms, io);
+    pub(super) fn on_request(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        budget_ms: u64,
+        io: &mut Io<'_>,
+    ) -> Result<(), StoreError> {
+        self.accept(Origin::Client(id), request, budget_ms, io)
     }
 
-    pub(super) fn on_forward(&mut self, from: &NodeAddr, id: u64, request: Request, left_ms: u64, io: &mut Io<'_>) {
-        self.accept(Origin::Peer { node: from.clone(), id }, request, left_ms, io);
+    pub(super) fn on_forward(
+        &mut self,
+        from: &NodeAddr,
+        id: u64,
+        request: Request,
+        left_ms: u64,
+        io: &mut Io<'_>,
+    ) -> Result<(), StoreError> {
+        self.accept(Origin::Peer { node: from.clone(), id }, request, left_ms, io)
     }
 
-    fn accept(&mut self, origin: Origin, request: Request, budget_ms: u64, io: &mut Io<'_>) {
+    fn accept(&mut self, origin: Origin, request: Request, budget_ms: u64, io: &mut Io<'_>) -> Result<(), StoreError> {
         let (key, context) = match &request {
             Request::Get { key, context } | Request::Put { key, context, .. } | Request::Delete { key, context } => {
                 (Some(key), Some(context))
@@ -43,20 +56,21 @@ impl Machine {
             None
         };
         let partition = key.map(|key| key.partition(self.map.partitions()));
+        if !self.map.is_born() && matches!(origin, Origin::Peer { .. }) {
+            // Whoever forwards has a map, and perhaps another node to ask.
+            self.refuse(&origin, None, io);
+            return Ok(());
+        }
         if let Some(code) = refusal {
-            return self.reply(&origin, Response::Error(code), io);
+            self.reply(&origin, Response::Error(code), io);
+            return Ok(());
         }
         let deadline_ms = self.now.mono_ms.saturating_add(budget_ms);
         let otherwise = Code::ShardUnavailable;
         let pending =
             Pending { origin, request, partition, deadline_ms, otherwise, avoid: BTreeSet::new(), hint: None };
-        self.requests.wait(pending);
-        match partition {
-            Some(partition) => {
-                self.wake.insert(partition);
-            }
-            None => self.count_waiting(io),
-        }
+        // Tried alone: what waits for the same partition has not come any closer.
+        self.attempt(pending, io)
     }
 
     /// A context with partitions that this store does not have.
@@ -66,25 +80,25 @@ impl Machine {
 
     /// Tries again all that waits for a partition (`None`: what concerns no single one).
     pub(super) fn retry(&mut self, partition: Option<PartitionId>, io: &mut Io<'_>) -> Result<(), StoreError> {
-        for mut pending in self.requests.take_waiting(partition) {
-            let verdict = match partition {
-                Some(partition) => self.try_key(partition, &mut pending, io)?,
-                None => self.try_count(&pending),
-            };
-            match verdict {
-                Verdict::Done(response) => self.reply(&pending.origin, response, io),
-                Verdict::Coordinated => {}
-                Verdict::Wait(otherwise) => self.requests.wait(Pending { otherwise, ..pending }),
-                Verdict::Forward(to) => self.forward(pending, to, io),
-                Verdict::Refuse(better) => self.refuse(&pending.origin, better, io),
-            }
+        for pending in self.requests.take_waiting(partition) {
+            self.attempt(pending, io)?;
         }
         Ok(())
     }
 
-    fn count_waiting(&mut self, io: &mut Io<'_>) {
-        // Counting touches no disk, so it cannot fail.
-        let _ = self.retry(None, io);
+    fn attempt(&mut self, mut pending: Pending, io: &mut Io<'_>) -> Result<(), StoreError> {
+        let verdict = match pending.partition {
+            Some(partition) => self.try_key(partition, &mut pending, io)?,
+            None => self.try_count(&mut pending),
+        };
+        match verdict {
+            Verdict::Done(response) => self.reply(&pending.origin, response, io),
+            Verdict::Coordinated => {}
+            Verdict::Wait(otherwise) => self.requests.wait(Pending { otherwise, ..pending }),
+            Verdict::Forward(to) => self.forward(pending, to, io),
+            Verdict::Refuse(better) => self.refuse(&pending.origin, better, io),
+        }
+        Ok(())
     }
 
     fn try_key(
@@ -104,6 +118,9 @@ impl Machine {
             // Whoever gave the context knows a newer map; pings will bring it.
             return Ok(Verdict::Wait(Code::DependenciesUnsatisfied));
         }
+        if self.is_mute(&pending.origin) {
+            return Ok(Verdict::Wait(Code::ShardUnavailable));
+        }
         match self.part(partition).own_serving() {
             // A read that a peer with more was named for goes there; its own replica lacks something.
             Some(_) if pending.hint.is_some() && matches!(pending.origin, Origin::Client(_)) => {
@@ -113,6 +130,12 @@ impl Machine {
             None if matches!(pending.origin, Origin::Peer { .. }) => Ok(Verdict::Refuse(None)),
             None => Ok(self.elsewhere(partition, pending)),
         }
+    }
+
+    /// True when the answer could not be sent now. So it is for a moment when two nodes reach each other one after the
+    /// other; a write that nobody can be told of is better not begun.
+    fn is_mute(&self, origin: &Origin) -> bool {
+        matches!(origin, Origin::Peer { node, .. } if !self.is_connected(node))
     }
 
     /// The node to send a request to when this one does not serve its partition.
@@ -146,13 +169,16 @@ impl Machine {
     }
 
     /// Counts a shard's keys here, if this node holds all of them, or asks one that does.
-    fn try_count(&mut self, pending: &Pending) -> Verdict {
+    fn try_count(&mut self, pending: &mut Pending) -> Verdict {
         let Request::KeyCount { shard } = pending.request else {
             return Verdict::Done(Response::Error(Code::Internal));
         };
         let Some(members) = self.map.layout.members(shard) else {
             return Verdict::Done(Response::Error(Code::NoSuchShard));
         };
+        if self.is_mute(&pending.origin) {
+            return Verdict::Wait(Code::ShardUnavailable);
+        }
         if let Some(keys) = self.own_count(shard) {
             return Verdict::Done(Response::KeyCount(keys));
         }
@@ -165,7 +191,10 @@ impl Machine {
         }
         match live.into_iter().find(|node| self.is_connected(node) && !pending.avoid.contains(*node)) {
             Some(node) => Verdict::Forward(node.clone()),
-            None => Verdict::Wait(Code::ShardUnavailable),
+            None => {
+                pending.avoid.clear();
+                Verdict::Wait(Code::ShardUnavailable)
+            }
         }
     }
 
@@ -192,7 +221,7 @@ impl Machine {
 
     fn refuse(&mut self, origin: &Origin, better: Option<NodeAddr>, io: &mut Io<'_>) {
         if let Origin::Peer { node, id } = origin {
-            self.send(node, Message::ForwardRefused { id: *id, better }, io);
+            self.answer(node, Message::ForwardRefused { id: *id, better }, io);
         }
     }
 
@@ -249,10 +278,10 @@ impl Machine {
         self.expire_writes(io);
     }
 
-    pub(super) fn reply(&self, origin: &Origin, response: Response, io: &mut Io<'_>) {
+    pub(super) fn reply(&mut self, origin: &Origin, response: Response, io: &mut Io<'_>) {
         match origin {
             Origin::Client(id) => io.effects.push(Effect::Reply { id: *id, response }),
-            Origin::Peer { node, id } => self.send(node, Message::ForwardReply { id: *id, response }, io),
+            Origin::Peer { node, id } => self.answer(node, Message::ForwardReply { id: *id, response }, io),
         }
     }
 }

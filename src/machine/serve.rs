@@ -54,9 +54,13 @@ impl Machine {
             return Ok(self.seek_elsewhere(partition, stay, seq, pending));
         }
         match &pending.request {
-            Request::Put { .. } if self.disk_full => Ok(Verdict::Done(Response::Error(Code::DiskFull))),
+            Request::Put { .. } if self.is_full() => Ok(Verdict::Done(Response::Error(Code::DiskFull))),
             Request::Put { value, .. } => self.write(partition, own, key, Some(value.clone()), context, pending, io),
             Request::Delete { .. } if self.has_value(partition, key, io)? => {
+                // Deletes have the reserve; when that is gone too, nothing can be taken.
+                if self.store_full.is_some() {
+                    return Ok(Verdict::Done(Response::Error(Code::DiskFull)));
+                }
                 self.write(partition, own, key, None, context, pending, io)
             }
             // A delete of what is not there is a read: it shows the tombstone, or that there is nothing.
@@ -290,22 +294,27 @@ impl Machine {
             if part.unanswered.is_empty() {
                 continue;
             }
-            // A peer that stops keeping up is waited for no longer, so time alone can make a write ackable.
-            self.wake.insert(partition);
             let all = part.unanswered.drain(..);
             let (late, in_time): (VecDeque<_>, VecDeque<_>) = all.partition(|write| write.deadline_ms <= now);
             part.unanswered = in_time;
-            let Some(own) = part.own().map(|own| own.stay) else { continue };
+            let (own, waiting) = (part.own().map(|own| own.stay), self.unanswered);
             self.unanswered -= late.len();
             for write in late {
                 let part = &mut self.parts[partition.0 as usize];
-                let durable = part.replica.as_ref().is_some_and(|replica| replica.durable.get(own) >= write.seq);
-                if durable {
-                    part.answered.insert(write.seq);
-                    self.acknowledge(partition, own, write, io);
-                } else {
-                    self.reply(&write.origin, Response::Error(Code::OutcomeUnknown), io);
+                let durable =
+                    |own: &StayId| part.replica.as_ref().is_some_and(|replica| replica.durable.get(*own) >= write.seq);
+                match own.filter(durable) {
+                    Some(own) => {
+                        part.answered.insert(write.seq);
+                        self.acknowledge(partition, own, write, io);
+                    }
+                    None => self.reply(&write.origin, Response::Error(Code::OutcomeUnknown), io),
                 }
+            }
+            // A peer that stops keeping up is waited for no longer, so time alone can make a write ackable.
+            self.answer_writes(partition, io);
+            if self.unanswered < waiting {
+                self.wake.insert(partition);
             }
         }
     }

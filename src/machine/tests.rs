@@ -1,5 +1,9 @@
 //! Small stores in lockstep: no faults, every message arrives at once. What faults do is the simulator's business.
 
+mod durability;
+mod repair;
+mod routing;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -8,10 +12,18 @@ use super::message::{Effect, Input, Message, Request, Response};
 use super::rules::Rules;
 use super::{Config, Machine};
 use crate::causal::context::Context;
-use crate::error::Code;
+use crate::error::{Code, StoreError};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use crate::types::{Key, NodeAddr, Now, ShardId};
+
+fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+fn put_request(name: &str, value: &str) -> Request {
+    Request::Put { key: key(name), value: Bytes::copy_from_slice(value.as_bytes()), context: Context::empty() }
+}
 
 struct Host {
     machine: Machine,
@@ -27,6 +39,15 @@ struct Lockstep {
     asked: u64,
     /// Links that carry nothing.
     cut: Vec<(NodeAddr, NodeAddr)>,
+    /// Links that carry what they are given only after so many milliseconds.
+    slow: BTreeMap<(NodeAddr, NodeAddr), u64>,
+    on_their_way: VecDeque<(u64, NodeAddr, Input)>,
+    /// How many fills were asked for.
+    fills: usize,
+    /// Machines that ended, and why.
+    ended: BTreeMap<NodeAddr, StoreError>,
+    /// See [`Config::max_unapplied_bytes`].
+    unapplied_bytes: usize,
 }
 
 fn node(number: usize) -> NodeAddr {
@@ -57,6 +78,11 @@ impl Lockstep {
             answers: BTreeMap::new(),
             asked: 0,
             cut: Vec::new(),
+            slow: BTreeMap::new(),
+            on_their_way: VecDeque::new(),
+            fills: 0,
+            ended: BTreeMap::new(),
+            unapplied_bytes: 1 << 20,
         };
         for number in 1..=nodes {
             all.start(number, nodes, shards, MemoryStore::new());
@@ -66,7 +92,8 @@ impl Lockstep {
     }
 
     fn start(&mut self, number: usize, nodes: usize, shards: u32, store: MemoryStore) {
-        let machine = Machine::open(config(number, nodes, shards), &store, self.now).unwrap();
+        let config = Config { max_unapplied_bytes: self.unapplied_bytes, ..config(number, nodes, shards) };
+        let machine = Machine::open(config, &store, self.now).unwrap();
         self.hosts.insert(node(number), Host { machine, store, up: true });
     }
 
@@ -99,12 +126,21 @@ impl Lockstep {
                         }
                         continue;
                     }
-                    self.inbox.push_back((to, Input::Message { from: at.clone(), incarnation, message }));
+                    self.fills += usize::from(matches!(message, Message::FillRequest { .. }));
+                    let link = (at.clone(), to.clone());
+                    let input = Input::Message { from: at.clone(), incarnation, message };
+                    match self.slow.get(&link) {
+                        Some(ms) => self.on_their_way.push_back((self.now.mono_ms + ms, to, input)),
+                        None => self.inbox.push_back((to, input)),
+                    }
                 }
                 Effect::Reply { id, response } => {
                     self.answers.insert(id, response);
                 }
-                Effect::Fatal(error) => panic!("{at}: {error}"),
+                Effect::Fatal(error) => {
+                    self.ended.insert(at.clone(), error);
+                    self.hosts.get_mut(at).unwrap().up = false;
+                }
                 Effect::MapChanged(_) | Effect::Warn(_) => {}
             }
         }
@@ -126,15 +162,28 @@ impl Lockstep {
             for at in self.hosts.keys().cloned().collect::<Vec<_>>() {
                 self.step(&at, Input::Tick);
             }
+            while let Some((_, to, input)) = self.on_their_way.pop_front_if(|(due, _, _)| *due <= self.now.mono_ms) {
+                self.inbox.push_back((to, input));
+            }
             self.settle();
         }
     }
 
     fn ask(&mut self, number: usize, request: Request) -> Response {
+        let id = self.begin(number, request);
+        self.answer(id)
+    }
+
+    /// Asks, and leaves the answer for later.
+    fn begin(&mut self, number: usize, request: Request) -> u64 {
         self.asked += 1;
         let id = self.asked;
         self.step(&node(number), Input::Request { id, request, budget_ms: 2_000 });
         self.settle();
+        id
+    }
+
+    fn answer(&mut self, id: u64) -> Response {
         for _ in 0..500 {
             if let Some(response) = self.answers.remove(&id) {
                 return response;
@@ -159,6 +208,21 @@ impl Lockstep {
 
     fn delete(&mut self, at: usize, key: &str, context: &Context) -> Response {
         self.ask(at, Request::Delete { key: Key::new(key).unwrap(), context: context.clone() })
+    }
+
+    /// Ends a node as a crash would, what was synced aside; the others are told that nobody listens there.
+    fn stop(&mut self, number: usize) {
+        self.hosts.get_mut(&node(number)).unwrap().up = false;
+        for at in self.hosts.keys().cloned().collect::<Vec<_>>() {
+            self.step(&at, Input::Disconnected { peer: node(number), refused: true });
+        }
+        self.settle();
+    }
+
+    fn connect(&mut self, at: usize, to: usize) {
+        let incarnation = self.machine(to).incarnation();
+        self.step(&node(at), Input::Connected { peer: node(to), incarnation });
+        self.settle();
     }
 
     fn machine(&self, number: usize) -> &Machine {

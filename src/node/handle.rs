@@ -73,11 +73,12 @@ impl Handle {
     }
 
     /// Asks the node and waits for its answer; a full inbox is answered with `TooManyRequests` at once, a stopping node
-    /// with `ShardUnavailable` (nothing was done) or `OutcomeUnknown` (it may have been).
+    /// with `ShardUnavailable` (nothing was done) or, for a write, `OutcomeUnknown` (it may have been).
     pub async fn request(&self, request: Request, budget: Duration) -> Response {
         let (answer, answered) = oneshot::channel();
+        let lost = if request.writes() { Code::OutcomeUnknown } else { Code::ShardUnavailable };
         match self.clients.try_send(Asked { request, budget, answer }) {
-            Ok(()) => answered.await.unwrap_or(Response::Error(Code::OutcomeUnknown)),
+            Ok(()) => answered.await.unwrap_or(Response::Error(lost)),
             Err(mpsc::error::TrySendError::Full(_)) => Response::Error(Code::TooManyRequests),
             Err(mpsc::error::TrySendError::Closed(_)) => Response::Error(Code::ShardUnavailable),
         }

@@ -1,17 +1,20 @@
 //! The only place where the machine meets the world: the loop, the effects, the handle.
 //!
-//! One thread owns the machine ([`run`]). It drains its inbox, lanes in this order: what the node tells itself (a sync
-//! is done, stop), the network, clients, looks from outside; steps the machine for each; applies one batch; hands it
+//! One thread owns the machine (`run`). It drains its inbox, lanes in this order: what the node tells itself (a sync
+//! is done, stop), one look from outside, the network, clients; steps the machine for each; applies one batch; hands it
 //! to the syncer, another thread; and carries out the effects. It never waits for the disk: what must be durable first
-//! waits inside the machine for [`Input::Synced`]. One sync covers all batches applied until it began (group commit).
+//! waits inside the machine for `Input::Synced`. One sync covers all batches applied until it began (group commit).
 //!
-//! Every queue is bounded. A full client lane is an answer ([`Code::TooManyRequests`]); a full network lane makes the
+//! Every queue is bounded. A full client lane is an answer (`Code::TooManyRequests`); a full network lane makes the
 //! sender's stream wait.
 
 mod effects;
 mod handle;
 mod run;
 mod sync;
+
+#[cfg(test)]
+mod tests;
 
 pub use handle::Handle;
 pub use run::{Disk, Node, NodeError, Options};

@@ -30,11 +30,15 @@ const LOOKS: usize = 64;
 /// Steps between two batches at the most, so that none grows without bound.
 const MOST_STEPS: usize = 1_024;
 
+/// Of so many steps one is a client's, if there is any.
+const CLIENT_STEP: usize = 4;
+
 /// How often the disk's free space is looked at, and the sign of life renewed.
 const CARE_PERIOD: Duration = Duration::from_millis(500);
 
-/// A disk with less free space than this, in bytes, takes no more values; deletes may still use it.
-const RESERVE_BYTES: u64 = 64 << 20;
+/// A disk with less free space than this, in bytes, takes no more values. Deletes may still use what is above the
+/// reserve that the store itself keeps for its upkeep.
+const RESERVE_BYTES: u64 = 384 << 20;
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -218,23 +222,33 @@ impl Loop {
             tokio::select! {
                 biased;
                 _ = inbox.stopped.wait_for(|stop| *stop) => return Ok(()),
-                Some(own) = self.own.recv() => self.on_own(own)?,
+                own = self.own.recv() => match own {
+                    Some(own) => self.on_own(own)?,
+                    // The syncer has ended without a word.
+                    None => return Err(NodeError::Panicked),
+                },
                 _ = tick.tick() => self.step(Input::Tick)?,
+                // Before the lanes that can be full all the time: one look in a turn holds up nobody.
+                _ = care.tick() => self.take_care()?,
+                Some(look) = inbox.looks.recv() => look(&self.machine, self.clock.now()),
                 Some(input) = inbox.network.recv() => self.step(input)?,
                 Some(asked) = inbox.clients.recv() => self.ask(asked)?,
-                Some(look) = inbox.looks.recv() => look(&self.machine, self.clock.now()),
-                _ = care.tick() => self.take_care()?,
             }
             self.drain(inbox)?;
             self.flush()?;
         }
     }
 
-    /// Takes what else is there, so that one batch, and one sync, serve many.
+    /// Takes what else is there, so that one batch, and one sync, serve many. The network goes first, but where it is
+    /// never empty every fourth step is a client's all the same.
     fn drain(&mut self, inbox: &mut Inbox) -> Result<(), NodeError> {
-        for _ in 0..MOST_STEPS {
+        for step in 1..=MOST_STEPS {
             if let Ok(own) = self.own.try_recv() {
                 self.on_own(own)?;
+            } else if step.is_multiple_of(CLIENT_STEP)
+                && let Ok(asked) = inbox.clients.try_recv()
+            {
+                self.ask(asked)?;
             } else if let Ok(input) = inbox.network.try_recv() {
                 self.step(input)?;
             } else if let Ok(asked) = inbox.clients.try_recv() {

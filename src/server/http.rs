@@ -2,9 +2,9 @@
 //!
 //! axum's own server sets no header-read timeout and waits for ever for silent clients at a graceful shutdown, so
 //! connections are served here, on hyper. What a connection may cost:
-//! - a head must be complete [`HEAD_TIMEOUT`] after the connection began to wait for it, which also ends idle ones;
+//! - a head must be complete `HEAD_TIMEOUT` after the connection began to wait for it, which also ends idle ones;
 //! - at [`Limits::connections`] the next ones wait in the kernel's queue until one ends;
-//! - at the stop, a connection without a request gets [`FLUSH_GRACE`] to take what was written to it, one with a
+//! - at the stop, a connection without a request gets `FLUSH_GRACE` to take what was written to it, one with a
 //!   request is told that it is the last, and all that is left after [`Limits::drain`] is dropped.
 
 use std::convert::Infallible;

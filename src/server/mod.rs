@@ -2,7 +2,7 @@
 //!
 //! The order at the start: settings, ports (so that a second process at the same address leaves the data alone), the
 //! data directory, the node, the two servers. The order at the stop: no more connections; requests under way get
-//! [`DRAIN`]; the node, with a last sync; exit 0. A silent client holds up neither, and a second signal ends at once.
+//! three seconds; the node, with a last sync; exit 0. A silent client holds up neither, and a second signal ends at once.
 //!
 //! Exit statuses: 0 stopped as asked; 1 could not start or go on (a port, the data directory, a failed disk); 2 the
 //! settings are no good, so starting again without changing them is no use.
@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api::{grpc, rest};
+use crate::cluster::layout::{SettingsError, check_settings};
 use crate::config::{ServeArgs, SettingError, Settings};
 use crate::error::StoreError;
 use crate::machine::Config;
@@ -53,6 +54,8 @@ const RESERVED_FILES: usize = 512;
 enum ServeError {
     #[error("{0}")]
     Settings(#[from] SettingError),
+    #[error("{0}")]
+    Layout(#[from] SettingsError),
     #[error("cannot listen on {address}: {source}")]
     Bind { address: SocketAddr, source: io::Error },
     #[error("{0}")]
@@ -66,7 +69,7 @@ enum ServeError {
 impl ServeError {
     fn status(&self) -> u8 {
         match self {
-            Self::Settings(_) => 2,
+            Self::Settings(_) | Self::Layout(_) => 2,
             Self::Bind { .. } | Self::Store(_) | Self::Node(_) | Self::System(_) => 1,
         }
     }
@@ -87,6 +90,7 @@ pub fn run(args: &ServeArgs, watch_parent: bool) -> ExitCode {
 
 fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
     let settings = Settings::parse(args)?;
+    check_settings(&settings.address, &settings.view, settings.shard_count, settings.partitions)?;
     let limits = Limits { connections: connection_limit(), drain: DRAIN };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {

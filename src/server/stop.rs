@@ -1,12 +1,16 @@
 //! The wish to stop: from a signal, from a parent that is gone, or from the node itself; asked for once, heard by all.
 
 use std::io::Read;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// The exit status after a second signal: the process ended without draining.
 const ENDED_AT_ONCE: i32 = 1;
+
+/// Supervisors send a signal to a process and to its group, so that it arrives twice: for this long, that is once.
+const ECHO: Duration = Duration::from_millis(500);
 
 /// Asks everybody who holds the other half to stop.
 #[derive(Clone, Debug)]
@@ -35,34 +39,44 @@ impl Stop {
         // An error means that the trigger is gone: then nobody serves on purpose any more.
         let _ = self.0.wait_for(|stop| *stop).await;
     }
-
-    /// The same as a future of its own, for those that take one.
-    pub async fn into_future(mut self) {
-        self.requested().await;
-    }
 }
 
-/// Turns the first SIGTERM or SIGINT into a stop; a second one ends the process at once.
+/// Turns the first SIGTERM or SIGINT into a stop; a later one ends the process at once.
 ///
 /// # Errors
 /// When the handlers can't be installed.
 pub fn on_signals(trigger: StopTrigger) -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut first = Signals::new()?;
     tokio::spawn(async move {
-        either(&mut terminate, &mut interrupt).await;
+        first.next().await;
         tracing::info!("stopping");
         trigger.stop();
-        either(&mut terminate, &mut interrupt).await;
+        tokio::time::sleep(ECHO).await;
+        // New ones: they hear nothing of what came before.
+        let Ok(mut second) = Signals::new() else { return };
+        second.next().await;
         tracing::warn!("a second signal: ending at once");
         std::process::exit(ENDED_AT_ONCE);
     });
     Ok(())
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
+/// The signals that ask to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

@@ -59,8 +59,13 @@ impl<N: Node> Replica for Exchange<N> {
             tracing::warn!(peer = hello.address, "refused a node: {refusal}");
         })?;
         let greeting = FrameAck { kind: Some(frame_ack::Kind::Hello(self.local.hello(&remote.address))) };
+        // The old stream has lost its place, so nothing of it comes after this.
+        let place = Streams::enter(&self.streams, remote.address.clone());
+        if !self.node.deliver(Input::Accepted { peer: remote.address.clone() }).await {
+            return Err(Status::unavailable("this node is stopping"));
+        }
         let inbound = Inbound {
-            place: Streams::enter(&self.streams, remote.address.clone()),
+            place,
             node: self.node.clone(),
             local: Arc::clone(&self.local),
             stop: self.stop.clone(),

@@ -19,7 +19,8 @@ use crate::error::StoreError;
 
 const FORMAT: &str = "entail data directory, format ";
 const FORMAT_VERSION: u32 = 1;
-const REMEDY: &str = "restore the data directory from a copy, or move it away and start the node with an empty one";
+const REMEDY: &str = "put the file back as it was, or move the data directory away and start the node with an empty \
+                      one (never with an older copy of it)";
 
 /// The directory, ours while this value lives.
 #[derive(Debug)]

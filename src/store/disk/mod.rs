@@ -5,13 +5,13 @@
 //! journal durable through a file handle of its own (fjall's own way holds the writers up during the sync) and writes
 //! down how far that went. Memory tables go to tables in the background.
 //!
-//! **Starting.** In this order: the directory is locked and its format checked ([`layout`]); the manifests are
-//! checked ([`tables`]); the journals are read and judged ([`journal`]); fjall recovers; and what it recovered is
+//! **Starting.** In this order: the directory is locked and its format checked (`layout`); the manifests are
+//! checked (`tables`); the journals are read and judged (`journal`); fjall recovers; and what it recovered is
 //! compared with what the journals hold and with what was synced.
 //!
 //! **What is detected**, at a start, naming the file:
 //! - a synced batch that is missing, wherever it was: a journal cut, overwritten, deleted or damaged;
-//! - a damaged journal record with a whole one behind it, whether it was synced or not (but see [`journal`] for what
+//! - a damaged journal record with a whole one behind it, whether it was synced or not (but see `journal` for what
 //!   only a power failure leaves);
 //! - a sequence number in a journal that was changed so that fjall would drop or reorder a batch;
 //! - a manifest, a table, `format`, `synced`, fjall's `version` that is missing, or changed where it matters.

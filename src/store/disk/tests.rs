@@ -38,7 +38,6 @@ fn past(batches: usize, synced: usize) -> Past {
         ends.push(end());
     }
     drop(store);
-    // A store that is closed in good order has nothing unsynced for its `synced` to lag behind.
     Past { dir, ends, journal }
 }
 

@@ -1,0 +1,68 @@
+//! What the disk does to a node: full, restored from a backup, read again after a crash.
+
+use super::*;
+
+#[test]
+fn a_restored_backup_ends_the_node_that_has_it() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    all.put(2, "a", "1", &Context::empty());
+    let backup = all.hosts[&node(2)].store.crash(0);
+    all.put(2, "a", "2", &Context::empty());
+    all.stop(2);
+    all.start(2, 3, 1, backup);
+    all.connect_all();
+    all.run_ms(3_000);
+    let Some(StoreError::Damaged(why)) = all.ended.get(&node(2)) else { panic!("{:?}", all.ended) };
+    assert!(why.contains("backup") && why.contains("empty"), "{why}");
+    assert_eq!(all.ended.len(), 1);
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_keeps_on_reading() {
+    let mut all = Lockstep::new(2, 1);
+    all.run_ms(2_000);
+    all.put(2, "a", "1", &Context::empty());
+    all.hosts[&node(2)].store.fail_full(true);
+    let Response::Written { copies: 1, .. } = all.ask(1, put_request("b", "2")) else { panic!() };
+    all.run_ms(5_000);
+    assert!(all.ended.is_empty(), "{:?}", all.ended);
+    assert!(matches!(all.get(2, "a", &Context::empty()), Response::Value { value, .. } if value == "1"));
+    for name in ["c", "d"] {
+        assert_eq!(all.ask(2, put_request(name, "3")), Response::Error(Code::DiskFull));
+    }
+    assert_eq!(all.delete(2, "a", &Context::empty()), Response::Error(Code::DiskFull));
+    all.hosts[&node(2)].store.fail_full(false);
+    all.run_ms(6_000);
+    assert!(matches!(all.get(2, "b", &Context::empty()), Response::Value { value, .. } if value == "2"));
+    let Response::Written { copies: 2, .. } = all.ask(2, put_request("c", "3")) else { panic!() };
+}
+
+#[test]
+fn with_little_room_left_nothing_but_deletes_is_taken() {
+    let mut all = Lockstep::new(2, 1);
+    all.run_ms(2_000);
+    all.put(1, "a", "1", &Context::empty());
+    all.step(&node(2), Input::DiskFull(true));
+    let Response::Written { copies: 1, .. } = all.ask(1, put_request("b", "2")) else { panic!() };
+    all.run_ms(5_000);
+    assert_eq!(all.ask(2, put_request("c", "3")), Response::Error(Code::DiskFull));
+    let kept = all.hosts[&node(2)].machine.partition_status().iter().map(|part| part.keys).sum::<u64>();
+    assert_eq!(kept, 1, "what a peer writes must not use up the reserve");
+    assert!(matches!(all.delete(2, "a", &Context::empty()), Response::Written { .. }));
+    all.step(&node(2), Input::DiskFull(false));
+    all.run_ms(6_000);
+    assert!(matches!(all.get(2, "b", &Context::empty()), Response::Value { .. }));
+}
+
+#[test]
+fn a_restart_beside_a_silent_peer_shows_what_it_wrote() {
+    let mut all = Lockstep::new(2, 1);
+    all.run_ms(2_000);
+    all.stop(2);
+    all.put(1, "a", "1", &Context::empty());
+    let store = all.hosts[&node(1)].store.crash(0);
+    // Nobody says that node2 is down, so it counts as live for a while.
+    all.start(1, 2, 1, store);
+    assert!(matches!(all.get(1, "a", &Context::empty()), Response::Value { .. }));
+}

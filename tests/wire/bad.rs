@@ -1,0 +1,182 @@
+//! Nodes that must not be spoken with, and frames that must not be taken.
+
+use std::time::Duration;
+
+use entail::machine::message::{Input, Message, Request};
+use entail::types::{ClusterId, Incarnation, Key, NodeAddr};
+use entail::wire::proto::cluster_client::ClusterClient;
+use entail::wire::proto::replica_client::ReplicaClient;
+use entail::wire::proto::{self, Frame, FrameAck, PingRequest, frame_ack};
+use entail::wire::{Local, Refusal};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::fake::{End, within};
+use crate::{disconnected, pull, pulled};
+
+/// A stranger, or a peer with bad manners.
+fn local(cluster: u128) -> Local {
+    Local::new("node9:80".parse().unwrap(), Incarnation(9), ClusterId(cluster), 77, 0)
+}
+
+/// Opens a stream by hand. The sender is to be kept: the stream ends with it.
+async fn open(to: &End, hello: proto::Hello) -> Result<(mpsc::Sender<Frame>, Streaming<FrameAck>), Status> {
+    let (frames, stream) = mpsc::channel(10);
+    frames.send(Frame { hello: Some(hello), ..Frame::default() }).await.unwrap();
+    let mut client = ReplicaClient::connect(to.uri()).await.unwrap();
+    let acks = within(client.exchange(ReceiverStream::new(stream))).await?.into_inner();
+    Ok((frames, acks))
+}
+
+fn frame(number: u64, cluster: u128, messages: Vec<proto::Message>) -> Frame {
+    Frame { number, hello: None, cluster_id: cluster.to_be_bytes().to_vec().into(), messages }
+}
+
+fn map_pull() -> proto::Message {
+    proto::Message { kind: Some(proto::message::Kind::MapPull(proto::MapPull { have: 1 })) }
+}
+
+/// The status that a stream ends with.
+async fn end(acks: &mut Streaming<FrameAck>) -> Status {
+    loop {
+        match within(acks.message()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended without a reason"),
+            Err(status) => return status,
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_store_is_refused_by_name() {
+    let node1 = End::serving(5, 10).await;
+    let stranger = local(6);
+    let hello = stranger.hello(&node1.address());
+
+    let refused = open(&node1, hello.clone()).await.unwrap_err();
+    let request = PingRequest { hello: Some(hello), sign: None };
+    let unanswered = ClusterClient::connect(node1.uri()).await.unwrap().ping(request).await.unwrap_err();
+    for status in [refused, unanswered] {
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(Refusal::reason_of(&status), Some("other-cluster"));
+        for id in [ClusterId(5), ClusterId(6)] {
+            assert!(status.message().contains(&id.to_string()), "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hello_for_another_address_is_refused() {
+    let node1 = End::serving(5, 10).await;
+    let elsewhere: NodeAddr = "node7:80".parse().unwrap();
+    let status = open(&node1, local(5).hello(&elsewhere)).await.unwrap_err();
+    assert_eq!((status.code(), Refusal::reason_of(&status)), (Code::FailedPrecondition, Some("other-address")));
+    assert!(status.message().contains("node7:80") && status.message().contains(node1.address().as_str()), "{status}");
+}
+
+#[tokio::test]
+async fn a_stream_without_a_hello_is_refused() {
+    let node1 = End::serving(5, 10).await;
+    let (frames, stream) = mpsc::channel(10);
+    frames.send(frame(0, 5, vec![map_pull()])).await.unwrap();
+    let mut client = ReplicaClient::connect(node1.uri()).await.unwrap();
+    let status = within(client.exchange(ReceiverStream::new(stream))).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+
+    // One that says nothing at all is not waited for for ever.
+    let (_kept, silent) = mpsc::channel(1);
+    let status = within(client.exchange(ReceiverStream::new(silent))).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn the_outgoing_side_reports_another_store_as_down() {
+    let mut node1 = End::new(5, 10);
+    let mut node2 = End::serving(6, 10).await;
+    let peers = node1.peers([node2.address()]);
+    assert!(!disconnected(node1.next().await, &node2.address()), "a process listens there");
+    peers.send(&node2.address(), Message::Ping(node1.sign.clone())).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
+    assert_eq!(node2.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
+}
+
+#[tokio::test]
+async fn a_node_born_into_another_store_is_not_heard_any_more() {
+    let mut node1 = End::new(0, 10);
+    let mut node2 = End::serving(5, 10).await;
+    let peers = node1.peers([node2.address()]);
+    node1.connected(&node2.address()).await;
+    peers.send(&node2.address(), pull(1)).unwrap();
+    assert_eq!(pulled(node2.next().await, &node1), 1);
+
+    node1.local.set_cluster_id(ClusterId(6));
+    peers.send(&node2.address(), pull(2)).unwrap();
+    assert!(!disconnected(node1.next().await, &node2.address()));
+    assert_eq!(node2.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
+}
+
+#[tokio::test]
+async fn an_oversized_frame_is_refused_with_its_size() {
+    let node1 = End::serving(5, 10).await;
+    let (frames, mut acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
+    let refused = proto::ForwardRefused { id: 1, better: Some("x".repeat(9 << 20)) };
+    let kind = Some(proto::message::Kind::ForwardRefused(refused));
+    frames.send(frame(1, 5, vec![proto::Message { kind }])).await.unwrap();
+    let status = end(&mut acks).await;
+    assert_eq!(status.code(), Code::OutOfRange);
+    assert!(status.message().contains("too large") && status.message().contains("8388608"), "{status}");
+}
+
+#[tokio::test]
+async fn an_oversized_message_is_given_back_and_the_stream_stands() {
+    let mut node1 = End::new(5, 10);
+    let mut node2 = End::serving(5, 10).await;
+    let peers = node1.peers([node2.address()]);
+    node1.connected(&node2.address()).await;
+    let value = bytes::Bytes::from(vec![b'1'; 8 << 20]);
+    let request = Request::Put { key: Key::new("k").unwrap(), value, context: Default::default() };
+    let message = Message::Forward { id: 1, remaining_ms: 1, request };
+    assert_eq!(peers.send(&node2.address(), message.clone()), Err(message));
+    peers.send(&node2.address(), pull(1)).unwrap();
+    assert_eq!(pulled(node2.next().await, &node1), 1);
+}
+
+#[tokio::test]
+async fn malformed_messages_end_the_stream_and_unknown_partitions_do_not() {
+    let mut node1 = End::serving(5, 10).await;
+    let (frames, mut acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
+    let unknown = proto::FillNext { partition: 4, ..Default::default() };
+    let unknown = proto::Message { kind: Some(proto::message::Kind::FillNext(unknown)) };
+    frames.send(frame(1, 5, vec![unknown, map_pull()])).await.unwrap();
+    assert!(matches!(node1.next().await, Input::Message { message: Message::MapPull { .. }, .. }));
+    assert!(matches!(within(acks.message()).await.unwrap().unwrap().kind, Some(frame_ack::Kind::Hello(_))));
+    assert_eq!(within(acks.message()).await.unwrap().unwrap().kind, Some(frame_ack::Kind::Number(1)));
+
+    frames.send(frame(2, 5, vec![proto::Message { kind: None }])).await.unwrap();
+    let status = end(&mut acks).await;
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "message.kind is missing"));
+}
+
+#[tokio::test]
+async fn a_frame_that_is_missing_ends_the_stream() {
+    let mut node1 = End::serving(5, 10).await;
+    let (frames, mut acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
+    frames.send(frame(2, 5, vec![map_pull()])).await.unwrap();
+    assert_eq!(end(&mut acks).await.code(), Code::InvalidArgument);
+    assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
+}
+
+#[tokio::test]
+async fn a_new_stream_silences_the_old_one_of_the_same_node() {
+    let mut node1 = End::serving(5, 10).await;
+    let (old, mut old_acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
+    let (new, _new_acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
+    old.send(frame(1, 5, vec![map_pull()])).await.unwrap();
+    assert_eq!(end(&mut old_acks).await.code(), Code::Aborted);
+    assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
+    new.send(frame(1, 5, vec![map_pull()])).await.unwrap();
+    assert!(matches!(node1.next().await, Input::Message { message: Message::MapPull { .. }, .. }));
+}
