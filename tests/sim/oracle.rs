@@ -51,6 +51,8 @@ pub struct Write {
     pub delete: bool,
     /// What its session had seen.
     pub past: Past,
+    /// When it must be answered.
+    pub deadline_ms: u64,
     /// The version it became.
     pub version: Option<VersionId>,
     /// Answered with an error that promises that nothing was written.
@@ -74,6 +76,8 @@ pub struct Version {
     pub past: Past,
     /// The node that coordinated it.
     pub coordinator: usize,
+    /// When it did.
+    pub born_ms: u64,
     /// It went to another node.
     pub left: bool,
     /// A client was told of it: by an acknowledgement, or by a read that showed it.
@@ -91,10 +95,8 @@ pub struct Shown {
     pub node: usize,
     /// The version, a value's or a tombstone's; `None` where there was nothing.
     pub version: Option<VersionId>,
-    /// Tombstones of the key that the serving node's vector covers, the greatest of them: what may have been collected.
+    /// Where no value was shown: the greatest tombstone that may have been there, or have been collected there.
     pub buried: Option<VersionId>,
-    /// True when the store's record was the one shown; else only the value is known.
-    pub exact: bool,
 }
 
 /// All that is known.
@@ -116,6 +118,8 @@ pub struct Oracle {
     pub holdings: Vec<Holdings>,
     /// Counters.
     pub coverage: Coverage,
+    /// The world's time.
+    pub now_ms: u64,
 }
 
 impl Oracle {
@@ -130,6 +134,7 @@ impl Oracle {
             by_dot: BTreeMap::new(),
             holdings: (0..nodes).map(|_| Holdings::new(partitions)).collect(),
             coverage: Coverage::default(),
+            now_ms: 0,
         }
     }
 
@@ -144,8 +149,9 @@ impl Oracle {
     }
 
     /// A client is about to ask for a write; gives its number.
-    pub fn ask(&mut self, key: usize, delete: bool, past: &Past) -> usize {
-        self.writes.push(Write { key, delete, past: past.clone(), version: None, refused: false });
+    pub fn ask(&mut self, key: usize, delete: bool, past: &Past, budget_ms: u64) -> usize {
+        let deadline_ms = self.now_ms + budget_ms;
+        self.writes.push(Write { key, delete, past: past.clone(), deadline_ms, version: None, refused: false });
         self.writes.len() - 1
     }
 
@@ -165,6 +171,7 @@ impl Oracle {
             order: (timestamp, dot),
             past,
             coordinator: node,
+            born_ms: self.now_ms,
             left: false,
             shown: false,
             acked: None,
@@ -225,16 +232,12 @@ impl Oracle {
     pub fn acceptable(&self, best: Option<VersionId>, shown: &Shown) -> bool {
         let Some(best) = best else { return true };
         let at_least = |v: VersionId| self.versions[v].order >= self.versions[best].order;
-        match shown.version {
-            Some(version) => at_least(version),
-            None => shown.buried.is_some_and(at_least),
-        }
+        shown.version.is_some_and(at_least) || shown.buried.is_some_and(at_least)
     }
 
-    /// What a read by this node of this key was answered from, when all that is known is the value shown.
-    pub fn shown_by_value(&self, node: usize, key: usize, value: Option<VersionId>) -> Shown {
-        let buried = self.best(key, |v| self.versions[v].delete);
-        Shown { node, version: value, buried: if value.is_none() { buried } else { None }, exact: false }
+    /// The greater of two versions of one key.
+    pub fn greater(&self, a: Option<VersionId>, b: Option<VersionId>) -> Option<VersionId> {
+        a.into_iter().chain(b).max_by_key(|v| self.versions[*v].order)
     }
 
     /// The greatest delete of the key that the node's vector covers.

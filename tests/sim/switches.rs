@@ -7,8 +7,7 @@ use std::env;
 
 use entail::machine::rules::{Rule, Rules};
 
-use crate::profile::PROFILES;
-use crate::sweep::{number, rule, run_caught, sweep};
+use crate::sweep::{number, profiles, rule, run_caught, sweep};
 use crate::trace::Trace;
 
 /// How a rule's necessity is shown.
@@ -16,11 +15,13 @@ use crate::trace::Trace;
 enum Shown {
     /// This run fails without it.
     By(&'static str, u64),
+    /// This scenario fails without it, and says how.
+    Script(fn(Rules) -> Option<String>),
     /// No run here can: why.
     Not(&'static str),
 }
 
-use Shown::{By, Not};
+use Shown::{By, Not, Script};
 
 /// One row a rule.
 const SWITCHES: &[(Rule, Shown)] = &[];
@@ -31,14 +32,18 @@ fn every_rule_is_necessary() {
     let missing: Vec<_> = Rule::ALL.iter().filter(|rule| !listed.contains(rule)).collect();
     assert!(missing.is_empty() && listed.len() == SWITCHES.len(), "without exactly one row: {missing:?}");
     let mut wrong = Vec::new();
+    let quiet = || Trace::new(false, false);
     for &(rule, shown) in SWITCHES {
-        let By(profile, seed) = shown else { continue };
-        let quiet = || Trace::new(false, false);
-        if run_caught(profile, seed, Rules::all().without(rule), quiet()).violation.is_none() {
-            wrong.push(format!("{rule:?} is not missed in {profile} {seed}"));
+        let run = |rules: Rules| match shown {
+            By(profile, seed) => run_caught(profile, seed, rules, quiet()).violation,
+            Script(scenario) => scenario(rules),
+            Not(_) => None,
+        };
+        if run(Rules::all().without(rule)).is_none() && !matches!(shown, Not(_)) {
+            wrong.push(format!("{rule:?} is not missed in {shown:?}"));
         }
-        if let Some(violation) = run_caught(profile, seed, Rules::all(), quiet()).violation {
-            wrong.push(format!("{profile} {seed} fails with all rules on: {violation}"));
+        if let Some(violation) = run(Rules::all()) {
+            wrong.push(format!("{shown:?} fails with all rules on: {violation}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -52,7 +57,7 @@ fn without_a_rule() {
     let count = number("ENTAIL_SIM_SEEDS").unwrap_or(3_000);
     let from = number("ENTAIL_SIM_FROM").unwrap_or(0);
     for rule in rules {
-        let (failed, coverage) = sweep(PROFILES, from, count, Rules::all().without(rule), 3);
+        let (failed, coverage) = sweep(&profiles(), from, count, Rules::all().without(rule), 3);
         let runs = coverage.count("runs");
         println!("{rule:?}: {} of {runs} fail", failed.len());
         for found in failed {

@@ -136,7 +136,9 @@ impl World {
         let context = self.through_text(session.context.clone());
         let name = self.oracle.keys[key].clone();
         let write = match kind {
-            Some(Kind::Put | Kind::Delete) => Some(self.oracle.ask(key, kind == Some(Kind::Delete), &session.past)),
+            Some(Kind::Put | Kind::Delete) => {
+                Some(self.oracle.ask(key, kind == Some(Kind::Delete), &session.past, budget_ms))
+            }
             Some(Kind::Get) | None => None,
         };
         let request = match kind {
@@ -246,6 +248,10 @@ impl World {
             return None;
         };
         self.judge(acknowledged::check(&self.oracle, write, version, copies));
+        if self.now + settles::SLACK_MS < asked.at_ms + asked.budget_ms {
+            let coordinator = self.oracle.versions[version].coordinator;
+            self.judge(acknowledged::shown_alone(self, coordinator, version));
+        }
         self.judge(acknowledged::existed(&self.oracle, asked, existed));
         self.oracle.bind(write, version);
         self.oracle.versions[version].acked = Some(copies);
