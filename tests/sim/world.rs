@@ -190,6 +190,8 @@ impl World {
             max_unapplied_bytes: self.settings.max_unapplied_bytes,
             seed: self.random.seed(),
             rules: self.rules,
+            reconcile_rules: entail::cluster::reconcile::rules::ReconcileRules::all(),
+            fill_bytes_a_second: 64 << 20,
         };
         let origin_ms = self.random.within(1, 1_000_000);
         let mut now = node.clocks(self.now);
@@ -317,6 +319,8 @@ impl World {
             }
             Effect::Reply { id, response } => self.reply(n, id, response, shown),
             Effect::MapChanged(map) => self.map_changed(n, &map),
+            // Nobody is new, and nobody asks for a change.
+            Effect::Meet(_) | Effect::ReplyChange { .. } => {}
             Effect::Warn(_) => self.oracle.coverage.hit("process: warned"),
             Effect::Fatal(error) => self.fail(format!("node{} gives up: {error}", n + 1)),
         }
