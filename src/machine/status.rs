@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use super::Machine;
+use super::{Machine, records};
+use crate::causal::item::Item;
 use crate::causal::vector::VersionVector;
 use crate::cluster::map::{ClusterMap, PeerState};
-use crate::types::{Epoch, Incarnation, NodeAddr, Now, PartitionId, ShardId, StayId};
+use crate::error::StoreError;
+use crate::store::Store;
+use crate::types::{Epoch, Incarnation, Key, NodeAddr, Now, PartitionId, ShardId, StayId};
 
 /// What a node holds of one partition, for inspection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +119,18 @@ impl Machine {
             unapplied: replica.waiting() as u64,
             logged: replica.applied.get(own.stay).saturating_sub(part.truncated),
         })
+    }
+
+    /// The item of a key as the next step would find it, the changes that no batch has taken yet included.
+    ///
+    /// # Errors
+    /// What the store fails with.
+    pub fn item(&self, store: &dyn Store, key: &Key) -> Result<Option<Item>, StoreError> {
+        if !self.map.is_born() {
+            return Ok(None);
+        }
+        let stored = records::item_key(key.partition(self.map.partitions()), key);
+        self.pending.get(store, &stored)?.map(|bytes| records::decode_item(&bytes)).transpose()
     }
 
     /// What this node knows of the others.
