@@ -197,7 +197,7 @@ impl World {
             if let Some(version) = version {
                 self.judge(invariants::acknowledged::shown_alone(self, n, version));
             }
-            return Shown { node: n, version, buried: None };
+            return Shown { node: n, version, buried: None, deletes: Vec::new() };
         }
         let partition = self.oracle.partition(key);
         let (mut shown, mut buried, mut empty) = (None, None, false);
@@ -220,6 +220,7 @@ impl World {
             // It was there between two steps only, and is not durable: `DurableReads` is off.
             buried = self.oracle.best(key, |v| self.oracle.versions[v].delete);
         }
-        Shown { node: n, version: shown, buried }
+        let deletes = if shown.is_none() { self.oracle.deletes_at(n, key) } else { Vec::new() };
+        Shown { node: n, version: shown, buried, deletes }
     }
 }

@@ -97,6 +97,8 @@ pub struct Shown {
     pub version: Option<VersionId>,
     /// Where no value was shown: the greatest tombstone that may have been there, or have been collected there.
     pub buried: Option<VersionId>,
+    /// Where nothing was: the deletes that may be why.
+    pub deletes: Vec<VersionId>,
 }
 
 /// All that is known.
@@ -245,6 +247,27 @@ impl Oracle {
         let partition = self.partition(key);
         let vector = &self.holdings[node].now[partition.0 as usize].vector;
         self.best(key, |v| self.versions[v].delete && vector.covers(self.versions[v].order.1))
+    }
+
+    /// The deletes of the key that the node's vector covers.
+    pub fn deletes_at(&self, node: usize, key: usize) -> Vec<VersionId> {
+        let vector = &self.holdings[node].now[self.partition(key).0 as usize].vector;
+        let there = |v: &Version| v.delete && !v.gone && vector.covers(v.order.1);
+        self.by_key[key].iter().copied().filter(|v| there(&self.versions[*v])).collect()
+    }
+
+    /// What somebody has certainly seen who knew of `best` and found nothing: one of these deletes, whichever it was.
+    pub fn seen_in_nothing(&self, best: Option<VersionId>, deletes: &[VersionId]) -> Past {
+        let Some(best) = best.filter(|best| !self.versions[*best].delete) else { return Past::default() };
+        let later = deletes.iter().copied().filter(|v| self.versions[*v].order > self.versions[best].order);
+        let mut pasts = later.map(|v| {
+            let mut past = self.versions[v].past.clone();
+            past.insert(v);
+            past
+        });
+        let mut common = pasts.next().unwrap_or_default();
+        pasts.for_each(|past| common.meet(&past));
+        common
     }
 
     /// On how many nodes a version is durable.

@@ -231,6 +231,9 @@ impl World {
             session.past.join(&self.oracle.versions[version].past);
             session.past.insert(version);
             session.seen.insert(version);
+        } else {
+            let best = self.oracle.best(asked.key, |v| asked.session.past.contains(v));
+            session.past.join(&self.oracle.seen_in_nothing(best, &shown.deletes));
         }
         Some(session)
     }

@@ -57,7 +57,7 @@ pub fn shown_alone(world: &World, node: usize, version: VersionId) -> Verdict {
 pub fn existed(oracle: &Oracle, asked: &Asked, existed: bool) -> Verdict {
     let best = oracle.best(asked.key, |v| asked.session.past.contains(v));
     let buried = oracle.best(asked.key, |v| oracle.versions[v].delete);
-    let shown = Shown { node: asked.node, version: None, buried };
+    let shown = Shown { node: asked.node, version: None, buried, deletes: Vec::new() };
     if existed || oracle.acceptable(best, &shown) {
         return Ok(());
     }
@@ -76,7 +76,7 @@ pub fn found(oracle: &Oracle, key: usize, shown: Option<VersionId>, node: usize,
     };
     let best = oracle.best(key, promised);
     let buried = if shown.is_none() { oracle.buried_at(node, key) } else { None };
-    let shown = Shown { node, version: shown, buried };
+    let shown = Shown { node, version: shown, buried, deletes: Vec::new() };
     if oracle.acceptable(best, &shown) {
         return Ok(());
     }
