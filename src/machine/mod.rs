@@ -28,6 +28,7 @@ mod part;
 mod pending;
 pub mod records;
 mod replicate;
+mod report;
 mod requests;
 mod route;
 mod rows;

@@ -11,9 +11,9 @@ use bytes::Bytes;
 
 use super::message::{Effect, Input, Message, NotChanged, Request, Response};
 use super::rules::Rules;
-use crate::cluster::reconcile::rules::ReconcileRules;
 use super::{Config, Machine};
 use crate::causal::context::Context;
+use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::error::{Code, StoreError};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;

@@ -55,9 +55,15 @@ impl Lockstep {
         assert_eq!(map.target, None);
         for (at, row) in map.rows.iter().enumerate() {
             let wanted = map.layout.members(map.layout.partitions[at]).unwrap();
-            let serving: Vec<_> =
-                row.peers.values().map(|stay| (stay.state, map.address_of(stay.incarnation).unwrap().clone())).collect();
-            assert!(serving.iter().all(|(state, node)| *state == PeerState::Serving && wanted.contains(node)), "{row:?}");
+            let serving: Vec<_> = row
+                .peers
+                .values()
+                .map(|stay| (stay.state, map.address_of(stay.incarnation).unwrap().clone()))
+                .collect();
+            assert!(
+                serving.iter().all(|(state, node)| *state == PeerState::Serving && wanted.contains(node)),
+                "{row:?}"
+            );
             assert_eq!(serving.len(), wanted.len());
         }
         for number in 1..=nodes {
