@@ -189,3 +189,6 @@ fn take_away(map: &mut ClusterMap, sight: &Sight, node: &NodeAddr) {
     map.out.remove(node);
     lose_from_target(map, sight, node);
 }
+
+#[cfg(test)]
+mod tests;

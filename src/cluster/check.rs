@@ -62,12 +62,7 @@ fn check_nodes(map: &ClusterMap, next: &ClusterMap) -> Result<(), String> {
     Ok(())
 }
 
-fn check_row(
-    next: &ClusterMap,
-    was: &Row,
-    row: &Row,
-    live: &BTreeSet<Incarnation>,
-) -> Result<(), &'static str> {
+fn check_row(next: &ClusterMap, was: &Row, row: &Row, live: &BTreeSet<Incarnation>) -> Result<(), &'static str> {
     let same = row.peers == was.peers && row.next_stay == was.next_stay;
     if row.version != if same { was.version } else { next.epoch } {
         return Err("its version is not the epoch that last changed it");
@@ -81,9 +76,8 @@ fn check_row(
             None => check_new_stay(next, was, row, *number, stay)?,
         }
     }
-    let served = |stay: &Stay| {
-        stay.serves() && live.contains(&stay.incarnation) && !next.forgotten.contains(&stay.incarnation)
-    };
+    let served =
+        |stay: &Stay| stay.serves() && live.contains(&stay.incarnation) && !next.forgotten.contains(&stay.incarnation);
     if was.peers.values().any(served) && !row.peers.values().any(Stay::serves) {
         return Err("it has a live Serving peer and would have none");
     }
@@ -104,7 +98,9 @@ fn check_stay(next: &ClusterMap, before: &Stay, stay: &Stay) -> Result<(), &'sta
         | (PeerState::Leaving, PeerState::Leaving) => true,
         // Promoted and made Leaving in one map: when it became unwanted or silent meanwhile.
         (PeerState::Joining, PeerState::Leaving) => !stay.lost,
-        (PeerState::Serving | PeerState::Leaving, PeerState::Joining) | (PeerState::Leaving, PeerState::Serving) => false,
+        (PeerState::Serving | PeerState::Leaving, PeerState::Joining) | (PeerState::Leaving, PeerState::Serving) => {
+            false
+        }
     };
     if !goes_on {
         return Err("a peer goes back");

@@ -3,17 +3,21 @@
 //! For each partition, with W the nodes that the target (or else the layout) wants for it, these steps, in this order,
 //! each on the result of the one before. One map takes every step that is ready.
 //!
-//! | if | then |
-//! |---|---|
-//! | a Joining peer is gone, not wanted, or its fill stands still | removed: it never wrote; named again after twice the wait |
-//! | a peer is gone and another serves, or the operator forgot it | Leaving, lost |
-//! | a Joining peer holds what one peer, Serving then and now, told (where nobody serves: what all Leaving peers not lost told) | Serving |
-//! | a Serving peer is out of reach for a minute, and another live one serves | Leaving |
-//! | a Serving peer is not wanted, and all live nodes of W serve, at least two (one, when W is one node or the operator took the peer's node out) | Leaving |
-//! | all that a Leaving peer told is at every Serving and Joining peer, and two serve (one, when W is one node); of a lost one, all that the others told of its own writes, when all have told | closed |
-//! | a live node of W has no Joining or Serving stay, and a Serving peer hears it (where nobody serves: all Leaving peers not lost are live) | Joining, under a new number |
-//! | nobody serves, all Leaving peers are lost, one by the operator's word | Joining peers removed; the live nodes of W serve, empty, under new numbers |
-//! | no Joining peer is left, every live node of W serves, nobody unwanted serves | layout = target |
+//! 1. A Joining peer is gone, not wanted, or its fill stands still: removed. It never wrote; it is named again after
+//!    twice the wait.
+//! 2. A peer is gone and another serves, or the operator forgot it: Leaving, lost.
+//! 3. A Joining peer holds what one peer, Serving then and now, told (where nobody serves: what every Leaving peer not
+//!    lost told): Serving.
+//! 4. A Serving peer is out of reach for a minute, and another live one serves: Leaving.
+//! 5. A Serving peer is not wanted, and all live nodes of W serve, at least two of them (one, when W is one node or the
+//!    operator took the peer's node out): Leaving.
+//! 6. All that a Leaving peer told is at every Serving and Joining peer, and two serve (one, when W is one node); of a
+//!    lost one, all that the others told of its own writes, when all of them have: removed, closed.
+//! 7. A live node of W has no Joining or Serving stay, and a Serving peer hears it (where nobody serves: all Leaving
+//!    peers not lost are live): Joining, under the next number; so much at once as [`sight::JOIN_BYTES`] says.
+//! 8. Nobody serves, all Leaving peers are lost, one by the operator's word: Joining peers are removed, and the live
+//!    nodes of W serve, empty, under new numbers.
+//! 9. No Joining peer is left, every live node of W serves, and nobody unwanted does: layout = target.
 //!
 //! *Gone*: the incarnation is bound to no address. *Told*: with the version of the row that the map has, so with the
 //! states, lost marks and peers of that row; a peer promoted or made Leaving in this very map has told nothing as such,

@@ -41,7 +41,8 @@ pub fn voters(map: &ClusterMap, sight: &Sight) -> Vec<Incarnation> {
 
     // Too many: the silent first, then from where most are.
     while voters.len() > count {
-        let Some(at) = (0..voters.len()).max_by_key(|at| (silent(&voters[*at]), shards.votes(&voters, voters[*at]), *at))
+        let Some(at) =
+            (0..voters.len()).max_by_key(|at| (silent(&voters[*at]), shards.votes(&voters, voters[*at]), *at))
         else {
             break;
         };
@@ -50,7 +51,9 @@ pub fn voters(map: &ClusterMap, sight: &Sight) -> Vec<Incarnation> {
     // Too few: the live first, to where fewest are; in the end anyone, so that the number stays odd.
     while voters.len() < count {
         let spare = nodes.keys().copied().filter(|node| !voters.contains(node));
-        let Some(next) = spare.min_by_key(|node| (!live(node), shards.votes(&voters, *node), nodes[node])) else { break };
+        let Some(next) = spare.min_by_key(|node| (!live(node), shards.votes(&voters, *node), nodes[node])) else {
+            break;
+        };
         voters.push(next);
     }
     for at in 0..voters.len() {
@@ -86,10 +89,7 @@ impl Shards<'_> {
 /// Whom to ask for the next map, and how many must agree.
 ///
 /// `connected`: who is at the other end of the connections that stand now, this node included.
-pub fn deciders(
-    map: &ClusterMap,
-    connected: &BTreeMap<NodeAddr, Incarnation>,
-) -> (BTreeSet<Incarnation>, Quorum) {
+pub fn deciders(map: &ClusterMap, connected: &BTreeMap<NodeAddr, Incarnation>) -> (BTreeSet<Incarnation>, Quorum) {
     let bound: BTreeSet<Incarnation> = map.nodes.values().copied().flatten().collect();
     let replaced = |voter: &Incarnation| {
         let Some(node) = map.address_of(*voter) else { return false };

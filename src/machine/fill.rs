@@ -173,7 +173,9 @@ impl Machine {
         };
         let blocked = self.on(Rule::FillBlocked) && part.blocked_since_ms.is_some_and(|t| now >= t + BLOCKED_MS);
         let usable = |stay: &StayId| {
-            part.peer(*stay).is_some_and(|peer| !peer.lost && !peer.gone && self.is_live(&peer.node) && self.is_connected(&peer.node))
+            part.peer(*stay).is_some_and(|peer| {
+                !peer.lost && !peer.gone && self.is_live(&peer.node) && self.is_connected(&peer.node)
+            })
         };
         let due = |since: u64| blocked || (self.on(Rule::FillLack) && now >= since + LACK_MS);
         let joins = own.state == PeerState::Joining;

@@ -58,7 +58,8 @@ impl Machine {
         let news = std::mem::take(&mut self.gossip);
         let mut to: BTreeMap<NodeAddr, Vec<StabilityReport>> = BTreeMap::new();
         for (partition, stays) in news {
-            let first = self.part(partition).serving().find(|peer| !peer.gone && (peer.own || self.is_live(&peer.node)));
+            let first =
+                self.part(partition).serving().find(|peer| !peer.gone && (peer.own || self.is_live(&peer.node)));
             if !first.is_some_and(|peer| peer.own) {
                 continue;
             }

@@ -29,6 +29,7 @@ mod pending;
 mod progress;
 pub mod records;
 mod replicate;
+mod report;
 mod requests;
 mod route;
 mod rows;

@@ -13,7 +13,6 @@ pub(super) enum Origin {
     Client(RequestId),
     /// Another node that forwarded it.
     Peer { node: NodeAddr, id: u64 },
-
 }
 
 /// A request on its way through this node.

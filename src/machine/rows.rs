@@ -37,7 +37,8 @@ impl Machine {
         if !self.map.is_born() && map.epoch == Epoch(1) && layout::follows_birth(&self.zero, &map).is_err() {
             let known = map.nodes.contains_key(&self.config.address);
             if known && self.config.shard_count.is_some() {
-                let text = format!("a first map that does not follow from these settings was offered ({})", map.cluster_id);
+                let text =
+                    format!("a first map that does not follow from these settings was offered ({})", map.cluster_id);
                 io.effects.push(Effect::Warn(text));
                 return;
             }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use super::Machine;
+use super::{Machine, records};
+use crate::causal::item::Item;
 use crate::causal::vector::VersionVector;
 use crate::cluster::map::{ClusterMap, PeerState};
-use crate::types::{ClusterId, Epoch, Incarnation, NodeAddr, Now, PartitionId, ShardId, StayId};
+use crate::error::StoreError;
+use crate::store::Store;
+use crate::types::{ClusterId, Epoch, Incarnation, Key, NodeAddr, Now, PartitionId, ShardId, StayId};
 
 /// What a node holds of one partition, for inspection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,6 +223,11 @@ impl Machine {
         }
     }
 
+    /// The shard this node belongs to.
+    pub fn own_shard(&self) -> Option<ShardId> {
+        self.map.shard_of(&self.config.address)
+    }
+
     /// How many requests wait, are forwarded, or are writes without enough copies yet.
     pub fn requests_under_way(&self) -> usize {
         self.requests.len() + self.unanswered
@@ -247,6 +255,18 @@ impl Machine {
             unapplied: replica.waiting() as u64,
             logged: part.logs.iter().map(|(stay, log)| replica.applied.get(*stay).saturating_sub(log.truncated)).sum(),
         })
+    }
+
+    /// The item of a key as the next step would find it, the changes that no batch has taken yet included.
+    ///
+    /// # Errors
+    /// What the store fails with.
+    pub fn item(&self, store: &dyn Store, key: &Key) -> Result<Option<Item>, StoreError> {
+        if !self.map.is_born() {
+            return Ok(None);
+        }
+        let stored = records::item_key(key.partition(self.map.partitions()), key);
+        self.pending.get(store, &stored)?.map(|bytes| records::decode_item(&bytes)).transpose()
     }
 
     /// What this node knows of the others.

@@ -1,5 +1,6 @@
 //! Small stores in lockstep: no faults, every message arrives at once. What faults do is the simulator's business.
 
+mod changes;
 mod durability;
 mod repair;
 mod routing;
@@ -8,11 +9,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::message::{Effect, Input, Message, Request, Response};
+use super::message::{Effect, Input, Message, NotChanged, Request, Response};
 use super::rules::Rules;
-use crate::cluster::reconcile::rules::ReconcileRules;
 use super::{Config, Machine};
 use crate::causal::context::Context;
+use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::error::{Code, StoreError};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
@@ -49,6 +50,8 @@ struct Lockstep {
     ended: BTreeMap<NodeAddr, StoreError>,
     /// See [`Config::max_unapplied_bytes`].
     unapplied_bytes: usize,
+    changes: BTreeMap<u64, Result<u64, NotChanged>>,
+    warnings: Vec<String>,
 }
 
 fn node(number: usize) -> NodeAddr {
@@ -86,6 +89,8 @@ impl Lockstep {
             fills: 0,
             ended: BTreeMap::new(),
             unapplied_bytes: 1 << 20,
+            changes: BTreeMap::new(),
+            warnings: Vec::new(),
         };
         for number in 1..=nodes {
             all.start(number, nodes, shards, MemoryStore::new());
@@ -144,7 +149,20 @@ impl Lockstep {
                     self.ended.insert(at.clone(), error);
                     self.hosts.get_mut(at).unwrap().up = false;
                 }
-                Effect::MapChanged(_) | Effect::Warn(_) | Effect::ReplyChange { .. } | Effect::Meet(_) => {}
+                Effect::ReplyChange { id, outcome } => {
+                    self.changes.insert(id, outcome);
+                }
+                Effect::Meet(other) => {
+                    // Both learn who the other is, as with a connection each way.
+                    for (a, b) in [(at.clone(), other.clone()), (other.clone(), at.clone())] {
+                        if let Some(there) = self.hosts.get(&b).filter(|host| host.up) {
+                            let incarnation = there.machine.incarnation();
+                            self.inbox.push_back((a, Input::Connected { peer: b, incarnation }));
+                        }
+                    }
+                }
+                Effect::Warn(text) => self.warnings.push(text),
+                Effect::MapChanged(_) => {}
             }
         }
     }

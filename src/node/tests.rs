@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use super::*;
 use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::error::{Code, StoreError};
-use crate::machine::Config;
 use crate::machine::message::{Input, Request, Response};
 use crate::machine::rules::Rules;
+use crate::machine::{Config, Machine};
 use crate::store::memory::MemoryStore;
 use crate::store::{Batch, Read, Store};
 use crate::types::{Key, NodeAddr};
@@ -85,26 +85,32 @@ async fn a_node_whose_syncer_dies_ends() {
 async fn a_full_network_lane_starves_neither_clients_nor_looks() {
     let node = start(&Arc::new(FailingSync::default()));
     let handle = node.handle();
-    let over = Arc::new(AtomicBool::new(false));
-    let floods: Vec<_> = (0..4)
-        .map(|_| {
-            let (handle, over) = (handle.clone(), over.clone());
-            tokio::spawn(async move {
-                while !over.load(Ordering::Acquire) && handle.deliver(Input::NotSent { id: 0 }).await {}
-            })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    for _ in 0..20 {
-        let look = timeout(SOON, handle.inspect(|machine, _| machine.map().is_born())).await;
-        assert_eq!(look.expect("a look is taken in time"), Some(false));
-        let request = Request::Get { key: Key::new("a").unwrap(), context: Default::default() };
-        let answer = timeout(SOON, handle.request(request, SOON)).await;
-        assert_eq!(answer.expect("a client is heard in time"), Response::Error(Code::ShardUnavailable));
+    // The loop stands still in this look until the lanes are full.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (stands, standing) = tokio::sync::oneshot::channel();
+    let holder = handle.clone();
+    let hold = move |_: &Machine, _| stands.send(()).is_ok() && wait.recv().is_ok();
+    let held = tokio::spawn(async move { holder.inspect(hold).await });
+    standing.await.unwrap();
+    while handle.network.try_send(Input::NotSent { id: 0 }).is_ok() {}
+    let asker = handle.clone();
+    let request = Request::Get { key: Key::new("a").unwrap(), context: Default::default() };
+    let answer = tokio::spawn(async move { asker.request(request, SOON).await });
+    while handle.clients.capacity() == handle.clients.max_capacity() {
+        tokio::task::yield_now().await;
     }
-    over.store(true, Ordering::Release);
-    for flood in floods {
-        flood.await.unwrap();
+    let (network, clients) = (handle.network.clone(), handle.clients.clone());
+    let lanes = move || (network.max_capacity() - network.capacity(), clients.max_capacity() - clients.capacity());
+    let looker = handle.clone();
+    let look = tokio::spawn(async move { looker.inspect(move |_, _| lanes()).await });
+    while handle.looks.capacity() == handle.looks.max_capacity() {
+        tokio::task::yield_now().await;
     }
+    go.send(()).unwrap();
+    assert_eq!(held.await.unwrap(), Some(true));
+    let (inputs, asked) = look.await.unwrap().unwrap();
+    assert!(inputs > 0, "a look waits for the network lane to be empty");
+    assert_eq!(asked, 0, "a client waits for the network lane to be empty");
+    assert_eq!(answer.await.unwrap(), Response::Error(Code::ShardUnavailable));
     tokio::task::spawn_blocking(|| node.stop()).await.unwrap().unwrap();
 }

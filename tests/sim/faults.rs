@@ -2,7 +2,9 @@
 
 use entail::machine::message::Input;
 
+use crate::disk::Disk;
 use crate::event::Event;
+use crate::holdings::Holdings;
 use crate::world::World;
 
 impl World {
@@ -63,6 +65,13 @@ impl World {
             let within = if self.network.severed(n, other) { (500, 3000) } else { (1, 30) };
             self.plan_break(other, n, within, false);
         }
+    }
+
+    /// A process dies, and its disk is empty at the next start.
+    pub fn wipe(&mut self, n: usize) {
+        self.crash(n, Some(0));
+        self.nodes[n].disk = Disk::default();
+        self.oracle.holdings[n] = Holdings::new(self.settings.partitions);
     }
 
     fn cut_somewhere(&mut self) {
@@ -149,14 +158,16 @@ impl World {
     /// Some links carry operations, words of progress, or all else late; the others are on time again.
     fn lag(&mut self) {
         self.oracle.coverage.hit("slow: links");
+        let slow_operations = self.settings.slow_operations;
         for from in 0..self.nodes.len() {
             for to in 0..self.nodes.len() {
                 let mut of = |percent: u64, most: &[u64]| match self.random.percent(percent) {
                     true => self.random.pick(most),
                     false => 0,
                 };
-                self.network.lag_ms[from][to] =
-                    [of(45, &[30, 200, 900, 2500]), of(25, &[30, 200, 900]), of(10, &[20, 90])];
+                let operations: &[u64] = if slow_operations { &[900, 2500, 6000] } else { &[30, 200, 900, 2500] };
+                let fills = of(40, &[30, 200, 900, 2500]);
+                self.network.lag_ms[from][to] = [of(45, operations), fills, of(25, &[30, 200, 900]), of(10, &[20, 90])];
             }
         }
     }

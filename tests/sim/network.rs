@@ -21,8 +21,8 @@ pub struct Network {
     pub cuts: u64,
     /// The sender's connection.
     pub links: Vec<Vec<Option<Link>>>,
-    /// How late operations and fills, words of progress, and all else may be, in milliseconds.
-    pub lag_ms: Vec<Vec<[u64; 3]>>,
+    /// How late operations, fills, words of progress, and all else may be, in milliseconds.
+    pub lag_ms: Vec<Vec<[u64; 4]>>,
     made: u64,
 }
 
@@ -42,7 +42,7 @@ impl Network {
             cut: vec![vec![false; nodes]; nodes],
             cuts: 0,
             links: vec![vec![None; nodes]; nodes],
-            lag_ms: vec![vec![[0; 3]; nodes]; nodes],
+            lag_ms: vec![vec![[0; 4]; nodes]; nodes],
             made: 0,
         }
     }
@@ -57,14 +57,13 @@ fn is_forward(message: &Message) -> bool {
     matches!(message, Message::Forward { .. } | Message::ForwardReply { .. } | Message::ForwardRefused { .. })
 }
 
-/// Which of a link's three delays applies.
+/// Which of a link's delays applies.
 fn class(message: &Message) -> usize {
     match message {
-        Message::Operations { .. } | Message::FillChunk(_) | Message::FillRequest { .. } | Message::FillNext { .. } => {
-            0
-        }
-        Message::Report(_) | Message::Stability(_) => 1,
-        _ => 2,
+        Message::Operations { .. } => 0,
+        Message::FillChunk(_) | Message::FillRequest { .. } | Message::FillNext { .. } => 1,
+        Message::Report(_) | Message::Stability(_) => 2,
+        _ => 3,
     }
 }
 

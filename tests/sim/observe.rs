@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use entail::causal::item::Item;
-use entail::machine::message::Message;
+use entail::machine::message::{Effect, Message, Response};
 use entail::machine::records;
 use entail::store::Read;
 use entail::types::{Dot, PartitionId};
@@ -12,6 +12,22 @@ use crate::holdings::Fact;
 use crate::invariants::{self, dots, tombstones};
 use crate::oracle::{Shown, VersionId};
 use crate::world::World;
+
+/// What a read was answered from, as it is found before the oracle knows all of it.
+#[derive(Clone, Debug)]
+pub enum Glimpse {
+    /// Another node gave the answer.
+    PassedOn(Shown),
+    /// This node did.
+    Here {
+        /// The key's index.
+        key: usize,
+        /// What the store had for it before the step, and what it has after.
+        stored: [Option<Item>; 2],
+        /// What it answered.
+        value: Option<Bytes>,
+    },
+}
 
 /// The write that a value names: a put's value is the JSON text `"w17"`, with some filling after the number.
 pub fn write_of(value: &[u8]) -> Option<usize> {
@@ -135,28 +151,76 @@ impl World {
         self.oracle.by_dot.get(&(partition, dot)).copied()
     }
 
-    /// What a read that gave this value was answered from, seen in the store.
-    pub fn peek(&mut self, n: usize, key: usize, value: Option<&[u8]>) -> Shown {
-        let by_value = value.and_then(write_of).and_then(|write| self.oracle.writes[write].version);
-        let item = self.item(n, key);
-        let stored = item.as_ref().and_then(|item| self.version_of(self.oracle.partition(key), item.dot));
-        match (&item, value) {
-            (None, None) => {
-                self.oracle.coverage.hit("reads: nothing");
-                Shown { node: n, version: None, buried: self.oracle.buried_at(n, key), exact: true }
+    /// What a read in this effect was answered from, if there is one: as the machine finds it in the very step, or, for
+    /// an answer passed on, as it was found where it was given.
+    pub fn witness(&mut self, n: usize, effect: &Effect, passed_on: Option<&Shown>) -> Option<Glimpse> {
+        let (key, response) = match effect {
+            Effect::Reply { id, response } => {
+                let serial = self.nodes[n].process.as_ref()?.requests.get(id)?;
+                (self.asked.get(serial)?.key, response)
             }
-            (Some(item), None) if item.is_tombstone() && stored.is_some() => {
-                self.oracle.coverage.hit("reads: tombstone");
-                Shown { node: n, version: stored, buried: None, exact: true }
+            Effect::Send { to, message: Message::ForwardReply { id, response } } => {
+                let to = self.node_index(to);
+                (*self.process(n).serving.get(&(to, *id))?, response)
             }
-            (Some(_), Some(_)) if stored == by_value && stored.is_some() => {
-                self.oracle.coverage.hit("reads: value");
-                Shown { node: n, version: stored, buried: None, exact: true }
+            _ => return None,
+        };
+        let value = match response {
+            Response::Value { value, .. } => Some(value.clone()),
+            Response::Missing { .. } => None,
+            _ => return None,
+        };
+        if let (Some(shown), Effect::Reply { .. }) = (passed_on, effect) {
+            return Some(Glimpse::PassedOn(shown.clone()));
+        }
+        let node = &self.nodes[n];
+        let after = self.machine(n).item(&node.disk, &self.oracle.keys[key]).expect("memory does not fail");
+        let stored = [self.item(n, key), after];
+        Some(Glimpse::Here { key, stored, value })
+    }
+
+    /// Which version a read showed, once the oracle has learned what the step wrote.
+    ///
+    /// A value names its version. Where there was none, it was the tombstone, or the nothing, that the store had before
+    /// the step or has after it; the one before counts for what the session has seen, either for what is right.
+    pub fn recognise(&mut self, n: usize, glimpse: Glimpse) -> Shown {
+        let (key, stored, value) = match glimpse {
+            Glimpse::PassedOn(shown) => return shown,
+            Glimpse::Here { key, stored, value } => (key, stored, value),
+        };
+        if let Some(value) = value {
+            self.oracle.coverage.hit("reads: value");
+            let version = write_of(&value).and_then(|write| self.oracle.writes[write].version);
+            if version.is_none() {
+                self.fail(format!("node{} answers {value:?}, which nobody wrote", n + 1));
             }
-            _ => {
-                self.oracle.coverage.hit("reads: not what the store has");
-                self.oracle.shown_by_value(n, key, by_value)
+            if let Some(version) = version {
+                self.judge(invariants::acknowledged::shown_alone(self, n, version));
+            }
+            return Shown { node: n, version, buried: None, deletes: Vec::new() };
+        }
+        let partition = self.oracle.partition(key);
+        let (mut shown, mut buried, mut empty) = (None, None, false);
+        for item in &stored {
+            match item {
+                Some(item) if item.is_tombstone() => {
+                    let version = self.version_of(partition, item.dot);
+                    shown = shown.or(version.filter(|_| !empty));
+                    buried = self.oracle.greater(buried, version);
+                }
+                Some(_) => {}
+                None => {
+                    empty = true;
+                    buried = self.oracle.greater(buried, self.oracle.buried_at(n, key));
+                }
             }
         }
+        self.oracle.coverage.hit(if shown.is_some() { "reads: tombstone" } else { "reads: nothing" });
+        if shown.is_none() && !empty {
+            // It was there between two steps only, and is not durable: `DurableReads` is off.
+            buried = self.oracle.best(key, |v| self.oracle.versions[v].delete);
+        }
+        let deletes = if shown.is_none() { self.oracle.deletes_at(n, key) } else { Vec::new() };
+        Shown { node: n, version: shown, buried, deletes }
     }
 }

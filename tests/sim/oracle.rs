@@ -51,6 +51,8 @@ pub struct Write {
     pub delete: bool,
     /// What its session had seen.
     pub past: Past,
+    /// When it must be answered.
+    pub deadline_ms: u64,
     /// The version it became.
     pub version: Option<VersionId>,
     /// Answered with an error that promises that nothing was written.
@@ -74,6 +76,8 @@ pub struct Version {
     pub past: Past,
     /// The node that coordinated it.
     pub coordinator: usize,
+    /// When it did.
+    pub born_ms: u64,
     /// It went to another node.
     pub left: bool,
     /// A client was told of it: by an acknowledgement, or by a read that showed it.
@@ -91,10 +95,10 @@ pub struct Shown {
     pub node: usize,
     /// The version, a value's or a tombstone's; `None` where there was nothing.
     pub version: Option<VersionId>,
-    /// Tombstones of the key that the serving node's vector covers, the greatest of them: what may have been collected.
+    /// Where no value was shown: the greatest tombstone that may have been there, or have been collected there.
     pub buried: Option<VersionId>,
-    /// True when the store's record was the one shown; else only the value is known.
-    pub exact: bool,
+    /// Where nothing was: the deletes that may be why.
+    pub deletes: Vec<VersionId>,
 }
 
 /// All that is known.
@@ -116,6 +120,8 @@ pub struct Oracle {
     pub holdings: Vec<Holdings>,
     /// Counters.
     pub coverage: Coverage,
+    /// The world's time.
+    pub now_ms: u64,
 }
 
 impl Oracle {
@@ -130,6 +136,7 @@ impl Oracle {
             by_dot: BTreeMap::new(),
             holdings: (0..nodes).map(|_| Holdings::new(partitions)).collect(),
             coverage: Coverage::default(),
+            now_ms: 0,
         }
     }
 
@@ -144,8 +151,9 @@ impl Oracle {
     }
 
     /// A client is about to ask for a write; gives its number.
-    pub fn ask(&mut self, key: usize, delete: bool, past: &Past) -> usize {
-        self.writes.push(Write { key, delete, past: past.clone(), version: None, refused: false });
+    pub fn ask(&mut self, key: usize, delete: bool, past: &Past, budget_ms: u64) -> usize {
+        let deadline_ms = self.now_ms + budget_ms;
+        self.writes.push(Write { key, delete, past: past.clone(), deadline_ms, version: None, refused: false });
         self.writes.len() - 1
     }
 
@@ -165,6 +173,7 @@ impl Oracle {
             order: (timestamp, dot),
             past,
             coordinator: node,
+            born_ms: self.now_ms,
             left: false,
             shown: false,
             acked: None,
@@ -225,16 +234,12 @@ impl Oracle {
     pub fn acceptable(&self, best: Option<VersionId>, shown: &Shown) -> bool {
         let Some(best) = best else { return true };
         let at_least = |v: VersionId| self.versions[v].order >= self.versions[best].order;
-        match shown.version {
-            Some(version) => at_least(version),
-            None => shown.buried.is_some_and(at_least),
-        }
+        shown.version.is_some_and(at_least) || shown.buried.is_some_and(at_least)
     }
 
-    /// What a read by this node of this key was answered from, when all that is known is the value shown.
-    pub fn shown_by_value(&self, node: usize, key: usize, value: Option<VersionId>) -> Shown {
-        let buried = self.best(key, |v| self.versions[v].delete);
-        Shown { node, version: value, buried: if value.is_none() { buried } else { None }, exact: false }
+    /// The greater of two versions of one key.
+    pub fn greater(&self, a: Option<VersionId>, b: Option<VersionId>) -> Option<VersionId> {
+        a.into_iter().chain(b).max_by_key(|v| self.versions[*v].order)
     }
 
     /// The greatest delete of the key that the node's vector covers.
@@ -242,6 +247,27 @@ impl Oracle {
         let partition = self.partition(key);
         let vector = &self.holdings[node].now[partition.0 as usize].vector;
         self.best(key, |v| self.versions[v].delete && vector.covers(self.versions[v].order.1))
+    }
+
+    /// The deletes of the key that the node's vector covers.
+    pub fn deletes_at(&self, node: usize, key: usize) -> Vec<VersionId> {
+        let vector = &self.holdings[node].now[self.partition(key).0 as usize].vector;
+        let there = |v: &Version| v.delete && !v.gone && vector.covers(v.order.1);
+        self.by_key[key].iter().copied().filter(|v| there(&self.versions[*v])).collect()
+    }
+
+    /// What somebody has certainly seen who knew of `best` and found nothing: one of these deletes, whichever it was.
+    pub fn seen_in_nothing(&self, best: Option<VersionId>, deletes: &[VersionId]) -> Past {
+        let Some(best) = best.filter(|best| !self.versions[*best].delete) else { return Past::default() };
+        let later = deletes.iter().copied().filter(|v| self.versions[*v].order > self.versions[best].order);
+        let mut pasts = later.map(|v| {
+            let mut past = self.versions[v].past.clone();
+            past.insert(v);
+            past
+        });
+        let mut common = pasts.next().unwrap_or_default();
+        pasts.for_each(|past| common.meet(&past));
+        common
     }
 
     /// On how many nodes a version is durable.

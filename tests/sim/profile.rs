@@ -72,6 +72,8 @@ pub struct Settings {
     pub max_waiting: usize,
     /// The largest filling of a value, in bytes: what makes a fill take several chunks.
     pub value_bytes: u64,
+    /// Late links carry operations very late: what is lacking comes by fills.
+    pub slow_operations: bool,
     /// One node's disk is lost for good when the rest heals.
     pub dead: bool,
     /// Nodes start up to this many milliseconds apart.
@@ -81,7 +83,8 @@ pub struct Settings {
 }
 
 /// The profiles, by name.
-pub const PROFILES: &[&str] = &["std", "crash", "cut", "lag", "tomb", "skew", "calm", "birth", "dead", "flap", "bulk"];
+pub const PROFILES: &[&str] =
+    &["std", "crash", "cut", "lag", "tomb", "skew", "calm", "birth", "dead", "flap", "bulk", "fill"];
 
 /// The settings of one run.
 ///
@@ -130,6 +133,14 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
             s.loss = random.pick(&[0, 20, 120]);
             s.faults = Faults { crash: 6, cut: 5, links: 2, lag: 1, ..Faults::default() };
         }
+        "fill" => {
+            (s.value_bytes, s.slow_operations) = (60_000, true);
+            (s.nodes, s.shards, s.partitions) = (random.within(3, 4) as usize, 1, 2);
+            (s.keys, s.hot, s.reads, s.deletes, s.think_ms) = (70, 5, 25, 8, 25);
+            (s.down_ms, s.requests, s.fault_gap_ms, s.dead) = (4000, 500, 500, random.percent(40));
+            s.loss = random.pick(&[0, 20, 80]);
+            s.faults = Faults { lag: 8, crash: 5, cut: 3, links: 2, ..Faults::default() };
+        }
         other => panic!("no profile is called {other}; there are {PROFILES:?}"),
     }
     s
@@ -162,6 +173,7 @@ fn standard(random: &mut Random) -> Settings {
         max_unapplied_bytes: random.pick(&[600, 4000, 1 << 20]),
         max_waiting: random.pick(&[4, 1000, 1000]),
         value_bytes: 20,
+        slow_operations: false,
         dead: false,
         start_ms: 150,
         skew_ms: random.pick(&[0, 0, 300]),

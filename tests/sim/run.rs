@@ -101,7 +101,7 @@ impl World {
         let cut = self.network.cuts;
         self.heal_cut(cut);
         self.network.cuts += 1;
-        self.network.lag_ms.iter_mut().flatten().for_each(|lag| *lag = [0; 3]);
+        self.network.lag_ms.iter_mut().flatten().for_each(|lag| *lag = [0; 4]);
         if self.settings.dead {
             let n = self.random.index(self.nodes.len());
             self.crash(n, None);

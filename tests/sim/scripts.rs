@@ -23,44 +23,49 @@ struct Script {
     log: String,
 }
 
+/// A world without faults of its own, at its beginning.
+fn world(nodes: usize, shards: u32, rules: Rules) -> World {
+    let settings = Settings {
+        nodes,
+        shards,
+        partitions: 4,
+        keys: 12,
+        hot: 0,
+        clients: 4,
+        requests: u64::MAX,
+        think_ms: 1,
+        deletes: 0,
+        reads: 0,
+        sleep_ms: 1,
+        loss: 0,
+        twice: 0,
+        late: 0,
+        fault_gap_ms: 1,
+        faults: Faults::default(),
+        cut_ms: 1,
+        down_ms: 1,
+        sync_ms: 2,
+        write_copies: 2,
+        max_unapplied_bytes: 1 << 20,
+        max_waiting: 1000,
+        value_bytes: 0,
+        slow_operations: false,
+        dead: false,
+        start_ms: 10,
+        skew_ms: 0,
+    };
+    let mut world = World::of(settings, Random::new(1), rules, Trace::new(false, false));
+    world.quiet = true;
+    world
+}
+
 impl Script {
     /// A store that was just born.
     fn new(nodes: usize, shards: u32) -> Self {
-        let settings = Settings {
-            nodes,
-            shards,
-            partitions: 4,
-            keys: 12,
-            hot: 0,
-            clients: 4,
-            requests: u64::MAX,
-            think_ms: 1,
-            deletes: 0,
-            reads: 0,
-            sleep_ms: 1,
-            loss: 0,
-            twice: 0,
-            late: 0,
-            fault_gap_ms: 1,
-            faults: Faults::default(),
-            cut_ms: 1,
-            down_ms: 1,
-            sync_ms: 2,
-            write_copies: 2,
-            max_unapplied_bytes: 1 << 20,
-            max_waiting: 1000,
-            value_bytes: 0,
-            dead: false,
-            start_ms: 10,
-            skew_ms: 0,
-        };
-        let mut world = World::of(settings, Random::new(1), Rules::all(), Trace::new(false, false));
-        world.quiet = true;
-        let mut script = Self { world, log: String::new() };
+        let mut script = Self { world: world(nodes, shards, Rules::all()), log: String::new() };
         script.rests();
         script
     }
-
     /// The `nth` key of a shard, from 0.
     fn key(&self, shard: u32, nth: usize) -> usize {
         let layout = &self.world.machine(0).map().layout;
@@ -163,11 +168,11 @@ fn a_carried_context_waits_at_the_other_side_of_a_cut_and_is_then_refused() {
         s.log,
         "\
 A Puts at node1: Written(1)
-A Puts at node2: Written(2)
+A Puts at node3: Written(2)
 B Gets at node4: Value(1)
-B Gets at node3: Error(DependenciesUnsatisfied), after a wait
-C Gets at node3: Nothing
-B Gets at node3: Value(0)
+B Gets at node2: Error(DependenciesUnsatisfied), after a wait
+C Gets at node2: Nothing
+B Gets at node2: Value(0)
 "
     );
 }
@@ -283,4 +288,32 @@ fn a_full_disk_refuses_writes_and_goes_on_reading() {
     }
     assert_eq!(s.ask(0, Kind::Put, x, 1), Said::Written(2));
     s.rests();
+}
+
+/// Two of three nodes begin a store while the third cannot be told of it, lose their disks, and begin one with the
+/// third: gives what is wrong with that.
+pub fn birth_by_those_who_forget(rules: Rules) -> Option<String> {
+    let mut world = world(3, 1, rules);
+    for n in 0..2 {
+        // Node 3 is heard, but what is said to it is late.
+        world.network.lag_ms[n][2] = [0, 0, 0, 600_000];
+    }
+    world.run_until(8_000, |world| world.codec.is_some());
+    for n in 0..2 {
+        world.wipe(n);
+        world.network.lag_ms[n][2] = [0; 4];
+        let boot = world.nodes[n].boot;
+        world.agenda.at(world.now, crate::event::Event::Start { node: n, boot });
+    }
+    let end = world.now + 20_000;
+    let born = |world: &World| (0..3).all(|n| world.nodes[n].process.is_some() && world.machine(n).map().is_born());
+    if !world.run_until(end, born) && world.violation.is_none() {
+        return Some("the store is not born".into());
+    }
+    world.violation
+}
+
+#[test]
+fn a_store_is_born_once_even_if_nodes_forget_before() {
+    assert_eq!(birth_by_those_who_forget(Rules::all()), None);
 }

@@ -136,7 +136,9 @@ impl World {
         let context = self.through_text(session.context.clone());
         let name = self.oracle.keys[key].clone();
         let write = match kind {
-            Some(Kind::Put | Kind::Delete) => Some(self.oracle.ask(key, kind == Some(Kind::Delete), &session.past)),
+            Some(Kind::Put | Kind::Delete) => {
+                Some(self.oracle.ask(key, kind == Some(Kind::Delete), &session.past, budget_ms))
+            }
             Some(Kind::Get) | None => None,
         };
         let request = match kind {
@@ -229,6 +231,9 @@ impl World {
             session.past.join(&self.oracle.versions[version].past);
             session.past.insert(version);
             session.seen.insert(version);
+        } else {
+            let best = self.oracle.best(asked.key, |v| asked.session.past.contains(v));
+            session.past.join(&self.oracle.seen_in_nothing(best, &shown.deletes));
         }
         Some(session)
     }
@@ -246,6 +251,10 @@ impl World {
             return None;
         };
         self.judge(acknowledged::check(&self.oracle, write, version, copies));
+        if self.now + settles::SLACK_MS < asked.at_ms + asked.budget_ms {
+            let coordinator = self.oracle.versions[version].coordinator;
+            self.judge(acknowledged::shown_alone(self, coordinator, version));
+        }
         self.judge(acknowledged::existed(&self.oracle, asked, existed));
         self.oracle.bind(write, version);
         self.oracle.versions[version].acked = Some(copies);

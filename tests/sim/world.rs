@@ -5,7 +5,7 @@ use std::mem;
 
 use entail::causal::codec::ContextCodec;
 use entail::cluster::map::ClusterMap;
-use entail::machine::message::{Effect, Input, Message, Request, Response};
+use entail::machine::message::{Effect, Input, Request};
 use entail::machine::rules::Rules;
 use entail::machine::{Config, Machine};
 use entail::types::{Epoch, Key};
@@ -149,6 +149,7 @@ impl World {
 
     fn happen(&mut self, when: u64, event: Event) {
         self.now = when;
+        self.oracle.now_ms = when;
         self.steps += 1;
         match event {
             Event::Start { node, boot } => self.start(node, boot),
@@ -189,6 +190,8 @@ impl World {
             max_unapplied_bytes: self.settings.max_unapplied_bytes,
             seed: self.random.seed(),
             rules: self.rules,
+            reconcile_rules: entail::cluster::reconcile::rules::ReconcileRules::all(),
+            fill_bytes_a_second: 64 << 20,
         };
         let origin_ms = self.random.within(1, 1_000_000);
         let mut now = node.clocks(self.now);
@@ -260,8 +263,8 @@ impl World {
             let process = node.process.as_mut().expect("it runs");
             process.machine.step(clocks, incoming.input, &node.disk, &mut new);
             for effect in new {
-                let shown = self.witness(n, &effect, incoming.shown.as_deref());
-                effects.push((effect, shown));
+                let glimpse = self.witness(n, &effect, incoming.shown.as_deref());
+                effects.push((effect, glimpse));
             }
         }
         let mut new = Vec::new();
@@ -271,12 +274,13 @@ impl World {
             process.unsynced = Some((batch, node.disk.applied()));
         }
         for effect in new {
-            let shown = self.witness(n, &effect, None);
-            effects.push((effect, shown));
+            let glimpse = self.witness(n, &effect, None);
+            effects.push((effect, glimpse));
         }
         self.learn(n);
         self.begin_sync(n);
-        for (effect, shown) in effects {
+        for (effect, glimpse) in effects {
+            let shown = glimpse.map(|glimpse| Box::new(self.recognise(n, glimpse)));
             self.trace.note(self.now, n, "->", &effect);
             self.effect(n, effect, shown);
         }
@@ -315,6 +319,8 @@ impl World {
             }
             Effect::Reply { id, response } => self.reply(n, id, response, shown),
             Effect::MapChanged(map) => self.map_changed(n, &map),
+            // Nobody is new, and nobody asks for a change.
+            Effect::Meet(_) | Effect::ReplyChange { .. } => {}
             Effect::Warn(_) => self.oracle.coverage.hit("process: warned"),
             Effect::Fatal(error) => self.fail(format!("node{} gives up: {error}", n + 1)),
         }
@@ -338,30 +344,5 @@ impl World {
             }
             Request::KeyCount { .. } => None,
         }
-    }
-
-    /// What a read in this effect was answered from, if there is one: seen in the store in the very step, or, for an
-    /// answer passed on, when it was given.
-    fn witness(&mut self, n: usize, effect: &Effect, passed_on: Option<&Shown>) -> Option<Box<Shown>> {
-        let (key, response) = match effect {
-            Effect::Reply { id, response } => {
-                let serial = self.nodes[n].process.as_ref()?.requests.get(id)?;
-                (self.asked.get(serial)?.key, response)
-            }
-            Effect::Send { to, message: Message::ForwardReply { id, response } } => {
-                let to = self.node_index(to);
-                (*self.process(n).serving.get(&(to, *id))?, response)
-            }
-            _ => return None,
-        };
-        let value = match response {
-            Response::Value { value, .. } => Some(value),
-            Response::Missing { .. } => None,
-            _ => return None,
-        };
-        if let (Some(shown), Effect::Reply { .. }) = (passed_on, effect) {
-            return Some(Box::new(shown.clone()));
-        }
-        Some(Box::new(self.peek(n, key, value.map(|v| &v[..]))))
     }
 }

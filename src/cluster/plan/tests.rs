@@ -147,7 +147,8 @@ proptest! {
         let names: Vec<_> = (0..nodes).map(node).collect();
         let shards = start.min(nodes as u32 / 2);
         let zero = map_zero(&names, shards, partitions);
-        let mut map = map_one(&zero, &names.iter().cloned().zip((0..).map(incarnation)).collect(), ClusterId(1), ContextSecret([1; 16]));
+        let bound = names.iter().cloned().zip((0..).map(incarnation)).collect();
+        let mut map = map_one(&zero, &bound, ClusterId(1), ContextSecret([1; 16]));
         let mut live = all(&map);
         for at in dead {
             // Who dies leaves somebody who serves.
@@ -269,7 +270,8 @@ fn a_member_less() {
 fn a_plan_made_anew_begins_where_the_last_one_was_going() {
     let mut map = store(&[1, 1, 1, 2, 2, 2, 2], &[1, 2, 1, 2, 1, 2]);
     let layout = plan(&map, &all(&map), &Request::Reshard(3)).unwrap();
-    map.target = Some(super::super::map::Target { layout: layout.clone(), name: "reshard to 3".to_owned(), even: true });
+    map.target =
+        Some(super::super::map::Target { layout: layout.clone(), name: "reshard to 3".to_owned(), even: true });
     let mut live = all(&map);
     live.remove(&node(6));
     let anew = plan(&map, &live, &Request::Replan).unwrap();

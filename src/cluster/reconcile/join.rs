@@ -14,10 +14,7 @@ use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, StayId};
 pub(super) struct Joining(BTreeMap<Incarnation, u64>);
 
 impl Joining {
-    pub fn count<'a>(
-        rows: impl Iterator<Item = (PartitionId, &'a Row)>,
-        bytes: &BTreeMap<PartitionId, u64>,
-    ) -> Self {
+    pub fn count<'a>(rows: impl Iterator<Item = (PartitionId, &'a Row)>, bytes: &BTreeMap<PartitionId, u64>) -> Self {
         let mut joining = Self::default();
         for (partition, row) in rows {
             for stay in row.peers.values().filter(|stay| stay.is_joining()) {
@@ -68,8 +65,7 @@ impl Place<'_> {
         let seen = self.seen();
         let mut left = seen.values().filter(|stay| stay.is_leaving() && !stay.lost).peekable();
         let live = |stay: &Stay| self.table.is_live(stay.incarnation);
-        left.peek().is_some()
-            && if self.table.on(ReconcileRule::NobodyLive) { left.all(live) } else { left.any(live) }
+        left.peek().is_some() && if self.table.on(ReconcileRule::NobodyLive) { left.all(live) } else { left.any(live) }
     }
 
     /// Nobody serves, and all that was held is lost, the last of it by the operator's word: the live wanted nodes begin

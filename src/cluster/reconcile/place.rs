@@ -124,7 +124,8 @@ impl<'a> Place<'a> {
 
     /// A Joining peer that is not wanted, is gone, or whose fill stands still. It never wrote.
     fn drop_joining(&mut self) {
-        let joining: Vec<_> = self.row.peers.iter().filter(|(_, stay)| stay.is_joining()).map(|(n, s)| (*n, *s)).collect();
+        let joining: Vec<_> =
+            self.row.peers.iter().filter(|(_, stay)| stay.is_joining()).map(|(n, s)| (*n, *s)).collect();
         for (number, stay) in joining {
             let step = if self.table.is_gone(&stay) {
                 Step::JoinerGone
@@ -167,8 +168,11 @@ impl<'a> Place<'a> {
             let Some(word) = self.word(number) else { continue };
             let seen = self.seen();
             let nobody = !seen.values().any(Stay::serves);
-            let ready =
-                if nobody { self.has_all_left(&word.durable, &seen) } else { self.has_one_serving(&word.durable, &seen) };
+            let ready = if nobody {
+                self.has_all_left(&word.durable, &seen)
+            } else {
+                self.has_one_serving(&word.durable, &seen)
+            };
             if ready {
                 self.set(number, PeerState::Serving);
                 self.took(if nobody { Step::PromotedFromLeaving } else { Step::Promoted });
@@ -200,10 +204,9 @@ impl<'a> Place<'a> {
             let stay = self.row.peers[&number];
             let absent =
                 self.table.bound.get(&stay.incarnation).is_some_and(|node| self.table.sight.is_silent(node, ABSENT_MS));
-            let another = self
-                .seen()
-                .iter()
-                .any(|(other, peer)| *other != number && self.table.serves(peer) && self.table.is_live(peer.incarnation));
+            let another = self.seen().iter().any(|(other, peer)| {
+                *other != number && self.table.serves(peer) && self.table.is_live(peer.incarnation)
+            });
             if absent && (another || !self.table.on(ReconcileRule::AbsentOther)) {
                 self.set(number, PeerState::Leaving);
                 self.took(Step::LeftAbsent);

@@ -63,7 +63,13 @@ fn shown(row: &Row) -> String {
             PeerState::Serving => "S",
             PeerState::Leaving => "L",
         };
-        let lost = if stay.lost_by_word { "!!" } else if stay.lost { "!" } else { "" };
+        let lost = if stay.lost_by_word {
+            "!!"
+        } else if stay.lost {
+            "!"
+        } else {
+            ""
+        };
         format!("{number}@{who}{state}{lost}{}", if stay.begun_empty.is_some() { "0" } else { "" })
     };
     row.peers.iter().map(stay).collect::<Vec<_>>().join(" ")
@@ -83,11 +89,7 @@ impl Case {
         let bound = (1..=5).map(|number| (node(number), incarnation(number))).collect();
         let mut map = map_one(&map_zero(&names, 1, 1), &bound, ClusterId(1), ContextSecret([1; 16]));
         map.epoch = Epoch(9);
-        let layout = |nodes: &[u32]| Layout {
-            shards: vec![nodes.iter().copied().map(node).collect()],
-            partitions: vec![ShardId(1)],
-        };
-        map.layout = layout(wanted);
+        map.layout = Layout { shards: vec![wanted.iter().copied().map(node).collect()], partitions: vec![ShardId(1)] };
         let peers: BTreeMap<_, _> = row.split_whitespace().map(stay).collect();
         let next_stay = StayId(peers.last_key_value().unwrap().0.0 + 1);
         map.rows = vec![Row { version: Epoch(7), next_stay, peers }];

@@ -1,8 +1,9 @@
 //! No acknowledged write is lost: it is durable on as many nodes as the answer says, and found in the end.
 
 use super::Verdict;
-use crate::oracle::{Oracle, VersionId};
+use crate::oracle::{Oracle, Shown, Version, VersionId};
 use crate::workload::Asked;
+use crate::world::World;
 
 /// Looks at the acknowledgement of a write.
 pub fn check(oracle: &Oracle, write: usize, version: VersionId, copies: u32) -> Verdict {
@@ -20,10 +21,43 @@ pub fn check(oracle: &Oracle, write: usize, version: VersionId, copies: u32) -> 
     Ok(())
 }
 
+/// How long a peer may be behind before its copy is waited for no longer, in milliseconds, less the way of a report.
+const KEEPS_UP_MS: u64 = 600;
+
+/// Looks at a coordinator that shows or acknowledges a write of its own: it is on enough disks, or there is a reason.
+/// Only where nothing was ever cut, lost or down: there, a peer that has all but the newest writes keeps up.
+pub fn shown_alone(world: &World, node: usize, version: VersionId) -> Verdict {
+    let (oracle, coverage) = (&world.oracle, &world.oracle.coverage);
+    let v = &oracle.versions[version];
+    let calm = ["network: lost", "process: crashed", "slow: links"].iter().all(|what| coverage.count(what) == 0);
+    if !calm || v.coordinator != node || v.acked.is_some() || oracle.copies(version) >= world.settings.write_copies {
+        return Ok(());
+    }
+    let here = &oracle.holdings[node].now[v.partition.0 as usize].vector;
+    let lacks = |n: usize, v: &Version| !oracle.holdings[n].durable[v.partition.0 as usize].vector.covers(v.order.1);
+    let young = |w: &Version| world.now < w.born_ms + KEEPS_UP_MS;
+    let same_stay = |w: &&Version| w.partition == v.partition && w.coordinator == node && here.covers(w.order.1);
+    let peers = (0..world.nodes.len()).filter(|n| *n != node && world.nodes[*n].process.is_some());
+    let mut peers = peers.filter(|n| world.machine(*n).partition_status().iter().any(|s| s.partition == v.partition));
+    // At its deadline a write is answered with the copies there are, and may then be shown, with all before it.
+    let due = |w: &Version| w.write.is_none_or(|w| world.now + 50 > oracle.writes[w].deadline_ms);
+    let mut later = oracle.versions.iter().filter(same_stay).filter(|w| w.order.1 >= v.order.1);
+    let answered = later.any(|w| w.acked.is_some() || due(w));
+    let keeps_up = |n: usize| oracle.versions.iter().filter(same_stay).filter(|w| lacks(n, w)).all(young);
+    match peers.find(|n| lacks(*n, v) && keeps_up(*n) && !answered) {
+        Some(n) => {
+            let (name, n) = (oracle.name(version), n + 1);
+            Err(format!("ACKNOWLEDGED: node{} does not wait for node{n} with {name}", node + 1))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Looks at whether the key is said to have had a value before: to have had none is to show nothing.
 pub fn existed(oracle: &Oracle, asked: &Asked, existed: bool) -> Verdict {
     let best = oracle.best(asked.key, |v| asked.session.past.contains(v));
-    let shown = oracle.shown_by_value(asked.node, asked.key, None);
+    let buried = oracle.best(asked.key, |v| oracle.versions[v].delete);
+    let shown = Shown { node: asked.node, version: None, buried, deletes: Vec::new() };
     if existed || oracle.acceptable(best, &shown) {
         return Ok(());
     }
@@ -42,7 +76,7 @@ pub fn found(oracle: &Oracle, key: usize, shown: Option<VersionId>, node: usize,
     };
     let best = oracle.best(key, promised);
     let buried = if shown.is_none() { oracle.buried_at(node, key) } else { None };
-    let shown = crate::oracle::Shown { node, version: shown, buried, exact: true };
+    let shown = Shown { node, version: shown, buried, deletes: Vec::new() };
     if oracle.acceptable(best, &shown) {
         return Ok(());
     }

@@ -1,0 +1,170 @@
+//! Maps that change: reshard, members that join and leave, lost disks.
+
+use super::*;
+use crate::cluster::change::ChangeError;
+use crate::cluster::map::PeerState;
+use crate::cluster::plan::PlanError;
+use crate::machine::message::Wanted;
+
+impl Lockstep {
+    fn change(&mut self, at: usize, wanted: Wanted) -> Result<u64, NotChanged> {
+        let id = self.begin_change(at, wanted);
+        self.changed(id)
+    }
+
+    fn begin_change(&mut self, at: usize, wanted: Wanted) -> u64 {
+        self.asked += 1;
+        let id = self.asked;
+        self.step(&node(at), Input::Change { id, wanted, budget_ms: 5_000 });
+        self.settle();
+        id
+    }
+
+    fn changed(&mut self, id: u64) -> Result<u64, NotChanged> {
+        for _ in 0..6_000 {
+            if let Some(outcome) = self.changes.remove(&id) {
+                return outcome;
+            }
+            self.run_ms(10);
+        }
+        panic!("change {id} was never answered; {:?}; {:#?}", self.warnings, self.machine(1).map());
+    }
+
+    /// Sixty keys, each with the context of the last.
+    fn sixty(&mut self, nodes: usize) -> Context {
+        let mut context = Context::empty();
+        for n in 0..60 {
+            context = self.put(1 + n % nodes, &format!("key{n}"), &format!("{n}"), &context);
+        }
+        context
+    }
+
+    fn check_sixty(&mut self, nodes: usize, context: &Context) {
+        for n in 0..60 {
+            for context in [&Context::empty(), context] {
+                let response = self.get(1 + (n + 1) % nodes, &format!("key{n}"), context);
+                let Response::Value { value, .. } = response else { panic!("key{n}: {response:?}") };
+                assert_eq!(value, format!("{n}"));
+            }
+        }
+    }
+
+    /// Every row has nothing but Serving peers, at the nodes of its shard; nobody holds what it should not.
+    fn check_settled(&self, nodes: usize) {
+        let map = self.machine(1).map().clone();
+        assert_eq!(map.target, None);
+        for (at, row) in map.rows.iter().enumerate() {
+            let wanted = map.layout.members(map.layout.partitions[at]).unwrap();
+            let serving: Vec<_> = row
+                .peers
+                .values()
+                .map(|stay| (stay.state, map.address_of(stay.incarnation).unwrap().clone()))
+                .collect();
+            assert!(
+                serving.iter().all(|(state, node)| *state == PeerState::Serving && wanted.contains(node)),
+                "{row:?}"
+            );
+            assert_eq!(serving.len(), wanted.len());
+        }
+        for number in 1..=nodes {
+            assert_eq!(self.machine(number).map().epoch, map.epoch, "node{number}");
+            for part in self.machine(number).partition_status() {
+                let members = map.layout.members(map.layout.partitions[part.partition.0 as usize]).unwrap();
+                assert!(members.contains(&node(number)), "node{number} still holds {part:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reshard_moves_keys_and_loses_none() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(6);
+    assert_eq!(all.change(4, Wanted::Reshard(3)), Ok(0));
+    assert_eq!(all.machine(2).map().layout.shards.len(), 3);
+    all.run_ms(5_000);
+    all.check_settled(6);
+    all.check_sixty(6, &context);
+    let epochs = all.machine(1).map().epoch.0;
+    assert!(epochs <= 8, "{epochs} maps for one small reshard");
+    assert_eq!(all.change(1, Wanted::Reshard(2)), Ok(0));
+    all.run_ms(5_000);
+    all.check_settled(6);
+    all.check_sixty(6, &context);
+}
+
+#[test]
+fn a_reshard_that_can_not_be_changes_nothing() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    let refused = |error: PlanError| Err(NotChanged::Refused(ChangeError::Plan(error)));
+    assert_eq!(all.change(1, Wanted::Reshard(3)), refused(PlanError::NotEnoughNodes));
+    assert_eq!(all.change(1, Wanted::Reshard(0)), refused(PlanError::NotEnoughNodes));
+    assert_eq!(all.change(3, Wanted::Cancel), Err(NotChanged::Refused(ChangeError::NotInProgress)));
+    assert_eq!(all.machine(1).map().epoch.0, 1);
+}
+
+#[test]
+fn two_reshards_at_once_are_one() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.sixty(6);
+    let (first, second) = (all.begin_change(2, Wanted::Reshard(3)), all.begin_change(5, Wanted::Reshard(1)));
+    let outcomes = [all.changed(first), all.changed(second)];
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+    assert!(outcomes.contains(&Err(NotChanged::Refused(ChangeError::InProgress))), "{outcomes:?}");
+}
+
+#[test]
+fn a_node_joins_the_view_and_then_a_shard() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(4);
+    let config = Config { shard_count: None, view: vec![node(1), node(5)], ..config(5, 5, 2) };
+    let store = MemoryStore::new();
+    let machine = Machine::open(config, &store, all.now).unwrap();
+    all.hosts.insert(node(5), Host { machine, store, up: true });
+    all.connect_all();
+    all.run_ms(5_000);
+    assert_eq!(all.machine(3).view(all.now).len(), 5, "{:?}", all.machine(5).readiness(all.now));
+    all.check_sixty(5, &context);
+    assert_eq!(all.change(5, Wanted::AddMember { shard: ShardId(2), node: node(5) }), Ok(0));
+    all.run_ms(3_000);
+    all.check_settled(5);
+    assert_eq!(all.machine(1).map().layout.shards[1].len(), 3);
+    all.check_sixty(5, &context);
+}
+
+#[test]
+fn a_node_is_taken_out_with_nothing_lost() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(6);
+    assert_eq!(all.change(1, Wanted::Remove(node(6))), Ok(0));
+    all.run_ms(3_000);
+    assert!(all.machine(6).partition_status().is_empty());
+    assert_eq!(all.machine(6).own_shard(), None);
+    all.check_sixty(6, &context);
+    assert_eq!(all.change(2, Wanted::Remove(node(6))), Err(NotChanged::Refused(ChangeError::NoSuchNode)));
+    assert_eq!(all.change(2, Wanted::Admit(node(6))), Ok(0));
+    assert_eq!(all.machine(2).view(all.now).len(), 6);
+}
+
+#[test]
+fn a_lost_disk_is_filled_again_by_itself() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(6);
+    all.hosts.remove(&node(2));
+    all.run_ms(1_000);
+    let config = Config { seed: [77; 32], ..config(2, 6, 2) };
+    let store = MemoryStore::new();
+    let machine = Machine::open(config, &store, all.now).unwrap();
+    all.hosts.insert(node(2), Host { machine, store, up: true });
+    all.connect_all();
+    all.run_ms(8_000);
+    assert_eq!(all.machine(2).readiness(all.now), Ok(()));
+    all.check_settled(6);
+    all.check_sixty(6, &context);
+}
