@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use entail::api::grpc::{Node, serve};
-use entail::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay};
+use entail::cluster::layout::map_zero;
+use entail::cluster::map::{ClusterMap, PeerState, Row, Stay};
 use entail::machine::message::{Input, Ping};
 use entail::machine::{PartitionStatus, PeerStatus};
 use entail::types::{ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
@@ -153,7 +154,7 @@ impl Node for Fake {
 
 /// A map of one shard and four partitions.
 fn map(local: &Local) -> ClusterMap {
-    let stay = Stay { incarnation: local.incarnation, state: PeerState::Serving, lost: false };
+    let stay = Stay::new(local.incarnation, PeerState::Serving);
     let row = Row { version: Epoch(1), next_stay: StayId(3), peers: [(StayId(2), stay)].into() };
     ClusterMap {
         cluster_id: local.cluster_id(),
@@ -161,9 +162,9 @@ fn map(local: &Local) -> ClusterMap {
         parent_hash: 0xabc,
         secret: ContextSecret(SECRET),
         nodes: [(local.address.clone(), Some(local.incarnation))].into(),
-        layout: Layout { shards: vec![vec![local.address.clone()]], partitions: vec![ShardId(1); 4] },
         rows: vec![row; 4],
         voters: vec![local.incarnation],
+        ..map_zero(std::slice::from_ref(&local.address), 1, 4)
     }
 }
 
