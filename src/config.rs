@@ -44,6 +44,9 @@ pub struct ServeArgs {
     /// How long a request waits for what it depends on, in milliseconds [default: 10000].
     #[arg(long, env = "DEADLINE_MS", value_name = "MS")]
     pub deadline_ms: Option<String>,
+    /// MiB of keys and values that the node copies to others a second, at the most, while keys move [default: 64].
+    #[arg(long, env = "FILL_MIB_S", value_name = "MIB")]
+    pub fill_mib_s: Option<String>,
     /// The longest key, in bytes [default: 1024].
     #[arg(long, env = "MAX_KEY_BYTES", value_name = "BYTES")]
     pub max_key_bytes: Option<String>,
@@ -73,6 +76,8 @@ pub struct Settings {
     pub write_copies: u32,
     /// How long a request waits for what it depends on.
     pub deadline: Duration,
+    /// Bytes of keys and values that the node copies to others a second, at the most.
+    pub fill_bytes_s: u64,
     /// The longest key, in bytes.
     pub max_key_bytes: usize,
     /// The largest value, in bytes of JSON text.
@@ -103,6 +108,7 @@ impl Settings {
             grpc_port_offset: positive("GRPC_PORT_OFFSET", args.grpc_port_offset.as_deref(), 1000)?,
             write_copies: positive("WRITE_COPIES", args.write_copies.as_deref(), 2)?,
             deadline: Duration::from_millis(positive("DEADLINE_MS", args.deadline_ms.as_deref(), 10_000)?),
+            fill_bytes_s: u64::from(positive::<u32>("FILL_MIB_S", args.fill_mib_s.as_deref(), 64)?) << 20,
             max_key_bytes: positive("MAX_KEY_BYTES", args.max_key_bytes.as_deref(), 1024)?,
             max_value_bytes: positive("MAX_VALUE_BYTES", args.max_value_bytes.as_deref(), 1 << 20)?,
             address,
@@ -210,6 +216,7 @@ mod tests {
         assert_eq!(s.view.len(), 2);
         assert_eq!((s.shard_count, s.partitions, s.write_copies), (None, 256, 2));
         assert_eq!((s.max_key_bytes, s.max_value_bytes, s.deadline.as_millis()), (1024, 1_048_576, 10_000));
+        assert_eq!(s.fill_bytes_s, 64 << 20);
         assert_eq!(s.data_dir, PathBuf::from("data/10.10.0.2:8085"));
         assert_eq!((s.rest_socket().to_string(), s.grpc_socket().to_string()), bind("0.0.0.0:8085", "0.0.0.0:9085"));
     }
@@ -239,8 +246,9 @@ mod tests {
         let mut empty = args("node1:80", "node1:80");
         empty.shard_count = Some(String::new());
         empty.deadline_ms = Some("  ".into());
+        empty.fill_mib_s = Some("3".into());
         let s = Settings::parse(&empty).unwrap();
-        assert_eq!((s.shard_count, s.deadline.as_millis()), (None, 10_000));
+        assert_eq!((s.shard_count, s.deadline.as_millis(), s.fill_bytes_s), (None, 10_000, 3 << 20));
         empty.socket_address = Some(String::new());
         assert!(refused(&empty).contains("SOCKET_ADDRESS is missing"));
     }

@@ -163,7 +163,7 @@ impl Machine {
         self.links.get(node).filter(|link| link.connected).and_then(|link| link.incarnation)
     }
 
-    fn silent_voters(&self) -> Vec<NodeAddr> {
+    pub(super) fn silent_voters(&self) -> Vec<NodeAddr> {
         let voters = self.map.voters.iter().filter_map(|voter| self.map.address_of(*voter));
         let mut silent: Vec<NodeAddr> = voters.filter(|node| !self.is_live(node)).cloned().collect();
         silent.sort();

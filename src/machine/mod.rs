@@ -27,6 +27,7 @@ pub mod message;
 mod open;
 mod part;
 mod pending;
+mod progress;
 pub mod records;
 mod replicate;
 mod report;
@@ -36,11 +37,12 @@ mod rows;
 pub mod rules;
 mod serve;
 mod status;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
 
-pub use status::{PartitionStatus, PeerStatus};
+pub use status::{ClusterStatus, NodeStatus, PartitionStatus, PeerStatus, ReshardState, ReshardStatus};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -61,6 +63,7 @@ use liveness::Link;
 use message::{Effect, Input};
 use part::Part;
 use pending::{Io, Pending};
+use progress::Progress;
 use requests::Requests;
 use rules::{Rule, Rules};
 
@@ -126,6 +129,8 @@ pub struct Machine {
     consensus: Consensus,
     /// Changes of the map that were asked of this node.
     changes: Vec<Changing>,
+    /// Where the change of the layout stands.
+    progress: Progress,
     fills_out: Vec<FillOut>,
     /// Bytes of fills that may be given now.
     fill_budget: i64,

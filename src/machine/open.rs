@@ -10,6 +10,7 @@ use super::consensus::Consensus;
 use super::fill::FillIn;
 use super::liveness::Link;
 use super::pending::Pending;
+use super::progress::Progress;
 use super::records::{self, Identity, ReplicaRecord};
 use super::requests::Requests;
 use super::rules::Rule;
@@ -58,6 +59,7 @@ impl Machine {
             unanswered: 0,
             consensus: Consensus::new(acceptor),
             changes: Vec::new(),
+            progress: Progress::default(),
             fills_out: Vec::new(),
             fills_asked: BTreeMap::new(),
             wake: BTreeSet::new(),
@@ -85,6 +87,7 @@ impl Machine {
             machine.pending.put(records::meta_key("identity"), records::encode(&identity));
         }
         machine.take_up_replicas(store)?;
+        machine.watch_target();
         Ok(machine)
     }
 

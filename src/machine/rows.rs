@@ -67,6 +67,7 @@ impl Machine {
         self.map = map.clone();
         self.meet_nodes();
         self.adopt_rows();
+        self.watch_target();
         io.effects.push(Effect::MapChanged(map));
         let others: Vec<NodeAddr> = self.links.keys().cloned().collect();
         for node in others {

@@ -146,7 +146,7 @@ fn open(settings: &Settings) -> Result<Node, ServeError> {
         seed,
         rules: Rules::all(),
         reconcile_rules: ReconcileRules::all(),
-        fill_bytes_a_second: 64 << 20,
+        fill_bytes_a_second: settings.fill_bytes_s,
     };
     let options = Options { machine, grpc_port_offset: settings.grpc_port_offset };
     Ok(Node::start(options, Disk { store, free_bytes })?)

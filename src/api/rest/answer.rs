@@ -10,6 +10,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use futures_util::FutureExt;
+use serde_json::value::RawValue;
 
 use crate::error::Code;
 
@@ -69,6 +70,18 @@ impl Json {
     /// True or false.
     pub(super) fn flag(self, name: &'static str, flag: bool) -> Self {
         self.raw(name, if flag { b"true" } else { b"false" })
+    }
+
+    /// Another object.
+    pub(super) fn object(self, name: &'static str, object: Json) -> Self {
+        let text = object.finish();
+        self.raw(name, &text)
+    }
+
+    /// The object as a member of a list.
+    pub(super) fn into_raw(self) -> Box<RawValue> {
+        let text = String::from_utf8(self.finish()).expect("an object is made of text");
+        RawValue::from_string(text).expect("an object is JSON")
     }
 
     /// A list of anything that is written as JSON by itself.
@@ -179,6 +192,11 @@ impl Fault {
     /// A refusal for now.
     pub(super) fn later(error: impl Into<Cow<'static, str>>) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, error: error.into(), retry: true }
+    }
+
+    /// The refusal of a node that is stopping.
+    pub(super) fn stopping() -> Self {
+        Self::later("Node is stopping; ask another node")
     }
 
     /// The refusal as JSON.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::causal::codec::ContextCodec;
 use crate::cluster::map::ClusterMap;
-use crate::machine::Machine;
-use crate::machine::message::{Request, Response};
+use crate::machine::message::{NotChanged, Request, Response, Wanted};
+use crate::machine::{ClusterStatus, Machine, ReshardStatus};
 use crate::node::Handle;
 use crate::types::NodeAddr;
 
@@ -15,6 +15,16 @@ use crate::types::NodeAddr;
 pub trait Backend: Send + Sync + 'static {
     /// Asks the node and waits for its answer, at most about `budget`.
     fn request(&self, request: Request, budget: Duration) -> impl Future<Output = Response> + Send;
+
+    /// Has the map changed, and waits until that is done, which may take minutes: how many writes were lost with it.
+    /// The voters have about `budget` to agree on it. Who stops waiting cancels nothing.
+    fn change(&self, wanted: Wanted, budget: Duration) -> impl Future<Output = Result<u64, NotChanged>> + Send;
+
+    /// Where a change of the layout stands; `None` when this node is stopping.
+    fn reshard(&self) -> impl Future<Output = Option<ReshardStatus>> + Send;
+
+    /// The whole cluster as this node sees it; `None` when it is stopping.
+    fn status(&self) -> impl Future<Output = Option<ClusterStatus>> + Send;
 
     /// The codec of this store's context strings; `None` before the store's birth.
     fn codec(&self) -> Option<Arc<ContextCodec>>;
@@ -35,6 +45,18 @@ pub trait Backend: Send + Sync + 'static {
 impl Backend for Handle {
     async fn request(&self, request: Request, budget: Duration) -> Response {
         Handle::request(self, request, budget).await
+    }
+
+    async fn change(&self, wanted: Wanted, budget: Duration) -> Result<u64, NotChanged> {
+        Handle::change(self, wanted, budget).await
+    }
+
+    async fn reshard(&self) -> Option<ReshardStatus> {
+        self.inspect(Machine::reshard_status).await
+    }
+
+    async fn status(&self) -> Option<ClusterStatus> {
+        self.inspect(Machine::cluster_status).await
     }
 
     fn codec(&self) -> Option<Arc<ContextCodec>> {

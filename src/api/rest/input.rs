@@ -140,7 +140,8 @@ fn context_text(raw: &RawValue) -> Result<Cow<'_, str>, Fault> {
     }
 }
 
-fn not_an_object(error: &serde_json::Error) -> Fault {
+/// The refusal of a body that is not what is wanted.
+pub(super) fn not_an_object(error: &serde_json::Error) -> Fault {
     // An error in the data can only be the body's own type: its members are not interpreted.
     match error.is_data() {
         true => Fault::bad("Body must be a JSON object"),

@@ -1,8 +1,9 @@
 //! The REST contract, over one handle to the node.
 //!
-//! One router per resource (`keys`, `shards`, `view`, `probes`). A handler converts what came in, asks the
-//! [`Backend`], and converts what comes back; it decides nothing about data. Around them:
+//! One router per resource (`keys`, `shards`, `reshard`, `view`, `admin`, `status`, `probes`). A handler converts what
+//! came in, asks the [`Backend`], and converts what comes back; it decides nothing about data. Around them:
 //!
+//! - `changes` is for all that ask for a change of nodes or shards: their bodies, and the table of refusals;
 //! - `body` reads a request's body within a bound of bytes and a bound of time;
 //! - `input` turns path, body and headers into a key, a value and a context, or says what is wrong with them;
 //! - `answer` writes the JSON, and turns errors and panics into it: whatever comes in here, what goes out is JSON,
@@ -15,13 +16,17 @@
 //! Deliberately absent: what HTTP itself refuses (request lines, headers, slow heads) is answered by the server below,
 //! and nothing here limits how many requests run at once, as the node refuses what it has no room for.
 
+mod admin;
 mod answer;
 mod backend;
 mod body;
+mod changes;
 mod input;
 mod keys;
 mod probes;
+mod reshard;
 mod shards;
+mod status;
 mod view;
 
 #[cfg(test)]
@@ -69,7 +74,10 @@ pub fn router<B: Backend>(backend: B, limits: Limits) -> Router {
     Router::new()
         .merge(keys::routes())
         .merge(shards::routes())
+        .merge(reshard::routes())
         .merge(view::routes())
+        .merge(admin::routes())
+        .merge(status::routes())
         .merge(probes::routes())
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)

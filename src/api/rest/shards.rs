@@ -4,6 +4,7 @@
 //! is map 0, which follows from the start settings; there are no keys yet, so every count is 0.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
@@ -20,7 +21,7 @@ use crate::machine::message::{Request, Response};
 use crate::types::{NodeAddr, ShardId};
 
 /// A shard's id as the path has it; what does not decode is no shard's.
-type IdPath = Result<Path<String>, PathRejection>;
+pub(super) type IdPath = Result<Path<String>, PathRejection>;
 
 /// The paths of shard queries.
 pub(super) fn routes<B: Backend>() -> Router<Arc<Rest<B>>> {
@@ -53,7 +54,7 @@ async fn members<B: Backend>(State(rest): State<Arc<Rest<B>>>, method: Method, i
     respond(method, async {
         let map = rest.backend.map();
         let (_, members) = find(&map, id)?;
-        let view = rest.backend.view().await.ok_or_else(|| Fault::later("Node is stopping; ask another node"))?;
+        let view = rest.backend.view().await.ok_or_else(Fault::stopping)?;
         let mut live: Vec<&NodeAddr> = members.iter().filter(|node| view.contains(node)).collect();
         live.sort_unstable();
         let body = Json::message("Members of shard ID retrieved successfully");
@@ -67,7 +68,7 @@ async fn key_count<B: Backend>(State(rest): State<Arc<Rest<B>>>, method: Method,
         let map = rest.backend.map();
         let (shard, _) = find(&map, id)?;
         let count = match map.is_born() {
-            true => count(&rest, shard).await?,
+            true => count(&rest, shard, rest.limits.deadline).await?,
             false => 0,
         };
         let body = Json::message("Key count of shard ID retrieved successfully");
@@ -76,8 +77,12 @@ async fn key_count<B: Backend>(State(rest): State<Arc<Rest<B>>>, method: Method,
     .await
 }
 
-async fn count<B: Backend>(rest: &Rest<B>, shard: ShardId) -> Result<u64, Code> {
-    match rest.backend.request(Request::KeyCount { shard }, rest.limits.deadline).await {
+/// How many keys of a shard have a value.
+///
+/// # Errors
+/// As the node says, within about `budget`.
+pub(super) async fn count<B: Backend>(rest: &Rest<B>, shard: ShardId, budget: Duration) -> Result<u64, Code> {
+    match rest.backend.request(Request::KeyCount { shard }, budget).await {
         Response::KeyCount(count) => Ok(count),
         Response::Error(code) => Err(code),
         Response::Written { .. } | Response::Value { .. } | Response::Missing { .. } => Err(broken(&Method::GET)),
@@ -86,9 +91,12 @@ async fn count<B: Backend>(rest: &Rest<B>, shard: ShardId) -> Result<u64, Code> 
 
 /// The shard that a path names, and its nodes.
 fn find(map: &ClusterMap, id: IdPath) -> Result<(ShardId, &[NodeAddr]), Code> {
-    let Path(text) = id.map_err(|_| Code::NoSuchShard)?;
-    let shard = ShardId(text.parse().map_err(|_| Code::NoSuchShard)?);
-    // An id is written in one way only: no sign, no leading zeros.
-    let members = map.layout.members(shard).filter(|_| text.starts_with(|c: char| matches!(c, '1'..='9')));
-    Ok((shard, members.ok_or(Code::NoSuchShard)?))
+    let shard = shard_id(id).ok_or(Code::NoSuchShard)?;
+    Ok((shard, map.layout.members(shard).ok_or(Code::NoSuchShard)?))
+}
+
+/// The id that a path names. It is written in one way only: no sign, no leading zeros.
+pub(super) fn shard_id(id: IdPath) -> Option<ShardId> {
+    let Path(text) = id.ok()?;
+    text.parse().ok().filter(|_| text.starts_with(|c: char| matches!(c, '1'..='9'))).map(ShardId)
 }

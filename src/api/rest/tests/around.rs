@@ -157,7 +157,10 @@ async fn wrong_methods_are_told_the_right_ones() {
     for (path, allowed) in [
         ("/key-value-store/x", "GET,HEAD,PUT,DELETE"),
         ("/key-value-store/", "GET,HEAD,PUT,DELETE"),
-        ("/key-value-store-view", "GET,HEAD"),
+        ("/key-value-store-view", "GET,HEAD,PUT,DELETE"),
+        ("/key-value-store-shard/reshard", "GET,HEAD,PUT,DELETE"),
+        ("/key-value-store-shard/add-member/1", "PUT"),
+        ("/status", "GET,HEAD"),
         ("/key-value-store-shard/shard-ids", "GET,HEAD"),
         ("/key-value-store-shard/node-shard-id", "GET,HEAD"),
         ("/key-value-store-shard/shard-id-members/1", "GET,HEAD"),
@@ -171,4 +174,10 @@ async fn wrong_methods_are_told_the_right_ones() {
             assert_eq!(got.json()["message"], json!(format!("Error in {method}")));
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_posted_is_not_got() {
+    let got = call(&Arc::new(fake()), "GET", "/admin/forget", "").await;
+    assert_eq!((got.status.as_u16(), got.header("allow")), (405, Some("POST")));
 }

@@ -60,6 +60,9 @@ fn path() -> impl Strategy<Value = Vec<u8>> {
         Just("/key-value-store-view"),
         Just("/key-value-store-shard/shard-id-members/"),
         Just("/key-value-store-shard/shard-id-key-count/"),
+        Just("/key-value-store-shard/add-member/"),
+        Just("/key-value-store-shard/reshard"),
+        Just("/admin/forget"),
         Just("/readyz"),
         Just("/")
     ];

@@ -1,0 +1,31 @@
+//! `/admin/forget`: the operator's word that a node never comes back.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::Method;
+use axum::response::Response as HttpResponse;
+use axum::routing::post;
+
+use super::answer::respond;
+use super::changes::{Members, change, done};
+use super::{Backend, Rest};
+use crate::machine::message::Wanted;
+
+/// The paths for operators.
+pub(super) fn routes<B: Backend>() -> Router<Arc<Rest<B>>> {
+    Router::new().route("/admin/forget", post(forget::<B>))
+}
+
+async fn forget<B: Backend>(State(rest): State<Arc<Rest<B>>>, request: HttpRequest) -> HttpResponse {
+    respond(Method::POST, async {
+        let members = Members::of(&rest, request).await?;
+        let wanted = Wanted::Forget { node: members.node()?, confirmed: members.confirmed()? };
+        match change(&rest, wanted).await {
+            Ok(lost) => Ok(done("Node forgotten").body(|json| json.number("lost-writes", lost))),
+            Err(not_done) => Err(not_done.fault(&Method::POST)),
+        }
+    })
+    .await
+}
