@@ -65,6 +65,9 @@ pub enum StoreError {
     /// Another process holds the directory.
     #[error("the data directory is in use: {0}")]
     InUse(String),
+    /// The operator has forgotten this directory: it is to be set aside, and the node to begin anew.
+    #[error("forgotten: {0}")]
+    Forgotten(String),
     /// Any other failure; what was applied may not be durable, so the process must end.
     #[error("storage failed: {0}")]
     Failed(String),

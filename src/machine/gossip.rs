@@ -59,7 +59,7 @@ impl Machine {
         let mut to: BTreeMap<NodeAddr, Vec<StabilityReport>> = BTreeMap::new();
         for (partition, stays) in news {
             let first =
-                self.part(partition).serving().find(|peer| !peer.gone && (peer.own || self.is_live(&peer.node)));
+                self.part(partition).serving().find(|peer| peer.own || self.lives(peer));
             if !first.is_some_and(|peer| peer.own) {
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Who is there: pings, connections, the view; and the first look at every message.
 
 use super::message::{Effect, Message, Ping};
+use super::part::PartPeer;
 use super::rules::Rule;
 use super::{Io, Machine};
 use crate::error::StoreError;
@@ -69,6 +70,17 @@ impl Machine {
     /// True for this node, and for one that was heard lately.
     pub(super) fn is_live(&self, node: &NodeAddr) -> bool {
         *node == self.config.address || self.detector.is_live(self.now.mono_ms, node)
+    }
+
+    /// True for a peer whose node is live, as far as known under the very incarnation that the row names.
+    pub(super) fn lives(&self, peer: &PartPeer) -> bool {
+        self.is_who_it_was(peer) && self.is_live(&peer.node)
+    }
+
+    /// False for a peer whose address is another's by now: its node lost its disk, or was given another directory.
+    pub(super) fn is_who_it_was(&self, peer: &PartPeer) -> bool {
+        let there = self.links.get(&peer.node).and_then(|link| link.incarnation);
+        !peer.gone && there.is_none_or(|there| there == peer.incarnation)
     }
 
     pub(super) fn is_connected(&self, node: &NodeAddr) -> bool {

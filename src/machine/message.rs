@@ -47,6 +47,11 @@ pub enum Request {
         /// The shard.
         shard: ShardId,
     },
+    /// How many keys of these partitions have a value: a part of such a count, asked of a node that serves them all.
+    CountOf {
+        /// The partitions.
+        partitions: Vec<PartitionId>,
+    },
 }
 
 /// What a client asks to be changed.

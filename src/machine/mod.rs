@@ -19,6 +19,7 @@ mod birth;
 mod changes;
 mod collect;
 mod consensus;
+mod count;
 mod fill;
 mod gossip;
 mod liveness;
@@ -121,6 +122,8 @@ pub struct Machine {
     detector: Detector,
     links: BTreeMap<NodeAddr, Link>,
     requests: Requests,
+    /// Counts that are gathered from several nodes.
+    gathers: BTreeMap<u64, count::Gather>,
     /// How many own writes wait for their copies.
     unanswered: usize,
     consensus: Consensus,

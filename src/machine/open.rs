@@ -37,6 +37,9 @@ impl Machine {
         let ceiling = if config.rules.on(Rule::Ceiling) { meta(store, "ceiling")? } else { None };
         let acceptor = meta(store, "acceptor")?.unwrap_or_default();
         let map = stored.map_or_else(|| zero.clone(), Arc::new);
+        if map.forgotten.contains(&incarnation) && config.rules.on(Rule::ForgottenEnds) {
+            return Err(StoreError::Forgotten("this data directory was given up by the operator".to_owned()));
+        }
         let nodes = zero.nodes.keys().chain(map.nodes.keys());
         let others: BTreeSet<NodeAddr> = nodes.filter(|node| **node != config.address).cloned().collect();
 
@@ -52,6 +55,7 @@ impl Machine {
             detector: Detector::new(now.mono_ms, others.iter().cloned()),
             links: others.into_iter().map(|node| (node, Link::default())).collect(),
             requests: Requests::new(derive(&config.seed, b"requests") as u64),
+            gathers: BTreeMap::new(),
             unanswered: 0,
             consensus: Consensus::new(acceptor),
             changes: Vec::new(),

@@ -198,7 +198,7 @@ impl Machine {
         let ready = if self.on(Rule::SendAfterSync) { &replica.durable } else { &replica.applied };
         let writers = part.own_stays().filter(|own| own.state != PeerState::Joining);
         let sendable: Vec<(StayId, Seq)> = writers.map(|own| (own.stay, ready.get(own.stay))).collect();
-        let receivers: Vec<PartPeer> = part.receivers().filter(|peer| !peer.gone).cloned().collect();
+        let receivers: Vec<PartPeer> = part.receivers().filter(|peer| self.is_who_it_was(peer)).cloned().collect();
         for (own, sendable) in sendable {
             for peer in &receivers {
                 self.pump_to(partition, own, sendable, peer, io)?;

@@ -13,6 +13,8 @@ pub(super) enum Origin {
     Client(RequestId),
     /// Another node that forwarded it.
     Peer { node: NodeAddr, id: u64 },
+    /// A sum that this node gathers from several.
+    Gather(u64),
 }
 
 /// A request on its way through this node.

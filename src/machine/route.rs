@@ -11,9 +11,8 @@ use super::rules::Rule;
 use super::serve::Verdict;
 use super::{Io, Machine};
 use crate::causal::context::Context;
-use crate::cluster::map::PeerState;
 use crate::error::{Code, StoreError};
-use crate::types::{NodeAddr, PartitionId, ShardId};
+use crate::types::{NodeAddr, PartitionId};
 
 /// How much longer than its deadline a forwarder waits for the answer that the other node gives at the deadline.
 const GRACE_MS: u64 = 150;
@@ -45,7 +44,7 @@ impl Machine {
             Request::Get { key, context } | Request::Put { key, context, .. } | Request::Delete { key, context } => {
                 (Some(key), Some(context))
             }
-            Request::KeyCount { .. } => (None, None),
+            Request::KeyCount { .. } | Request::CountOf { .. } => (None, None),
         };
         let refusal = if !self.map.is_born() {
             Some(Code::ShardUnavailable)
@@ -87,10 +86,10 @@ impl Machine {
         Ok(())
     }
 
-    fn attempt(&mut self, mut pending: Pending, io: &mut Io<'_>) -> Result<(), StoreError> {
+    pub(super) fn attempt(&mut self, mut pending: Pending, io: &mut Io<'_>) -> Result<(), StoreError> {
         let verdict = match pending.partition {
             Some(partition) => self.try_key(partition, &mut pending, io)?,
-            None => self.try_count(&mut pending),
+            None => self.try_count(&mut pending, io)?,
         };
         match verdict {
             Verdict::Done(response) => self.reply(&pending.origin, response, io),
@@ -136,7 +135,7 @@ impl Machine {
 
     /// True when the answer could not be sent now. So it is for a moment when two nodes reach each other one after the
     /// other; a write that nobody can be told of is better not begun.
-    fn is_mute(&self, origin: &Origin) -> bool {
+    pub(super) fn is_mute(&self, origin: &Origin) -> bool {
         matches!(origin, Origin::Peer { node, .. } if !self.is_connected(node))
     }
 
@@ -144,11 +143,11 @@ impl Machine {
     fn elsewhere(&mut self, partition: PartitionId, pending: &mut Pending) -> Verdict {
         let context = match &pending.request {
             Request::Get { context, .. } | Request::Put { context, .. } | Request::Delete { context, .. } => context,
-            Request::KeyCount { .. } => return Verdict::Wait(Code::ShardUnavailable),
+            Request::KeyCount { .. } | Request::CountOf { .. } => return Verdict::Wait(Code::ShardUnavailable),
         };
         let spread = self.fresh_id() as usize;
         let part = self.part(partition);
-        let live: Vec<_> = part.serving().filter(|peer| !peer.own && !peer.gone && self.is_live(&peer.node)).collect();
+        let live: Vec<_> = part.serving().filter(|peer| !peer.own && self.lives(peer)).collect();
         if live.is_empty() {
             return Verdict::Done(Response::Error(Code::ShardUnavailable));
         }
@@ -170,48 +169,6 @@ impl Machine {
         }
     }
 
-    /// Counts a shard's keys here, if this node holds all of them, or asks one that does.
-    fn try_count(&mut self, pending: &mut Pending) -> Verdict {
-        let Request::KeyCount { shard } = pending.request else {
-            return Verdict::Done(Response::Error(Code::Internal));
-        };
-        let Some(members) = self.map.layout.members(shard) else {
-            return Verdict::Done(Response::Error(Code::NoSuchShard));
-        };
-        if self.is_mute(&pending.origin) {
-            return Verdict::Wait(Code::ShardUnavailable);
-        }
-        if let Some(keys) = self.own_count(shard) {
-            return Verdict::Done(Response::KeyCount(keys));
-        }
-        if matches!(pending.origin, Origin::Peer { .. }) {
-            return Verdict::Refuse(None);
-        }
-        let live: Vec<&NodeAddr> = members.iter().filter(|node| self.is_live(node)).collect();
-        if live.is_empty() {
-            return Verdict::Done(Response::Error(Code::ShardUnavailable));
-        }
-        match live.into_iter().find(|node| self.is_connected(node) && !pending.avoid.contains(*node)) {
-            Some(node) => Verdict::Forward(node.clone()),
-            None => {
-                pending.avoid.clear();
-                Verdict::Wait(Code::ShardUnavailable)
-            }
-        }
-    }
-
-    fn own_count(&self, shard: ShardId) -> Option<u64> {
-        let mut keys = 0;
-        for (partition, of) in self.map.layout.partitions.iter().enumerate() {
-            if *of == shard {
-                let part = &self.parts[partition];
-                part.own().filter(|own| own.state == PeerState::Serving)?;
-                keys += part.replica.as_ref()?.keys;
-            }
-        }
-        Some(keys)
-    }
-
     // ---- Sending on.
 
     fn forward(&mut self, pending: Pending, to: NodeAddr, io: &mut Io<'_>) {
@@ -224,6 +181,8 @@ impl Machine {
     fn refuse(&mut self, origin: &Origin, better: Option<NodeAddr>, io: &mut Io<'_>) {
         if let Origin::Peer { node, id } = origin {
             self.answer(node, Message::ForwardRefused { id: *id, better }, io);
+            // Whoever sent it here may route by an older row.
+            self.push_map(node, io);
         }
     }
 
@@ -284,6 +243,7 @@ impl Machine {
         match origin {
             Origin::Client(id) => io.effects.push(Effect::Reply { id: *id, response }),
             Origin::Peer { node, id } => self.answer(node, Message::ForwardReply { id: *id, response }, io),
+            Origin::Gather(id) => self.on_counted(*id, response, io),
         }
     }
 }

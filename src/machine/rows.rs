@@ -59,6 +59,11 @@ impl Machine {
 
     fn adopt(&mut self, io: &mut Io<'_>) {
         let Some((_, map)) = self.learned.take() else { return };
+        if map.forgotten.contains(&self.incarnation) && self.on(Rule::ForgottenEnds) {
+            let text = "this data directory was given up by the operator; it is set aside, and the node begins anew";
+            self.failed = true;
+            return io.effects.push(Effect::Fatal(StoreError::Forgotten(text.to_owned())));
+        }
         self.map = map.clone();
         self.meet_nodes();
         self.adopt_rows();

@@ -97,6 +97,8 @@ rules! {
     ContextEpoch,
     /// A stay number that was not given out is of a newer map.
     NextStay,
+    /// A forgotten process comes back as a new incarnation.
+    ForgottenEnds,
     /// A partition begun empty has a floor at that epoch.
     EmptyFloor,
     /// The floor is not below the epochs of what was collected.

@@ -47,7 +47,9 @@ impl Machine {
             Request::Get { key, context } | Request::Delete { key, context } | Request::Put { key, context, .. } => {
                 (key, context)
             }
-            Request::KeyCount { .. } => return Ok(Verdict::Done(Response::Error(Code::Internal))),
+            Request::KeyCount { .. } | Request::CountOf { .. } => {
+                return Ok(Verdict::Done(Response::Error(Code::Internal)));
+            }
         };
         let rule = if pending.writes() { Rule::WriteWaits } else { Rule::ReadWaits };
         if let Some((stay, seq)) = self.lacks(partition, context).filter(|_| self.on(rule)) {
@@ -85,12 +87,12 @@ impl Machine {
         let has = part.serving().find(|peer| {
             !peer.own
                 && part.words.durable(peer.stay, stay) >= seq
-                && self.is_live(&peer.node)
+                && self.lives(peer)
                 && self.is_connected(&peer.node)
                 && !pending.avoid.contains(&peer.node)
         });
         match (has, &pending.origin) {
-            (Some(peer), Origin::Client(_)) => Verdict::Forward(peer.node.clone()),
+            (Some(peer), Origin::Client(_) | Origin::Gather(_)) => Verdict::Forward(peer.node.clone()),
             (Some(peer), Origin::Peer { node, .. }) if peer.node != *node => Verdict::Refuse(Some(peer.node.clone())),
             _ => wait,
         }
@@ -267,9 +269,8 @@ impl Machine {
         let log = part.logs.get(&dot.stay);
         part.serving().any(|peer| {
             !peer.own
-                && !peer.gone
                 && part.words.durable(peer.stay, dot.stay) < dot.seq
-                && self.is_live(&peer.node)
+                && self.lives(peer)
                 && self.keeps_up(log.and_then(|log| log.streams.get(&peer.stay)))
         })
     }

@@ -67,6 +67,7 @@ fn request(request: &Request) -> usize {
         Request::Get { key, context: c } | Request::Delete { key, context: c } => key.as_str().len() + context(c),
         Request::Put { key, value, context: c } => key.as_str().len() + value.len() + context(c),
         Request::KeyCount { .. } => 0,
+        Request::CountOf { partitions } => 4 * partitions.len(),
     }
 }
 

@@ -342,7 +342,7 @@ impl World {
             Request::Get { key, .. } | Request::Put { key, .. } | Request::Delete { key, .. } => {
                 self.oracle.key_index(key)
             }
-            Request::KeyCount { .. } => None,
+            Request::KeyCount { .. } | Request::CountOf { .. } => None,
         }
     }
 }

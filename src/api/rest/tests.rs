@@ -129,7 +129,7 @@ impl Fake {
                 Some(_) => Response::Written { existed: true, context: seen(context), shard: shard(&key), copies: 2 },
                 None => Response::Missing { context },
             },
-            Request::KeyCount { .. } => Response::KeyCount(keys.len() as u64),
+            Request::KeyCount { .. } | Request::CountOf { .. } => Response::KeyCount(keys.len() as u64),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::change::ChangeError;
 use crate::cluster::map::PeerState;
 use crate::cluster::plan::PlanError;
+use crate::error::StoreError;
 use crate::machine::message::Wanted;
 
 impl Lockstep {
@@ -167,4 +168,77 @@ fn a_lost_disk_is_filled_again_by_itself() {
     assert_eq!(all.machine(2).readiness(all.now), Ok(()));
     all.check_settled(6);
     all.check_sixty(6, &context);
+}
+
+#[test]
+fn reads_writes_and_counts_go_on_while_partitions_move() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let mut context = all.sixty(6);
+    let id = all.begin_change(3, Wanted::Reshard(3));
+    let mut moved = 0;
+    for turn in 0..400 {
+        let shards = all.machine(5).map().layout.shards.len() as u32;
+        let counts: u64 = (1..=shards)
+            .map(|shard| match all.ask(1 + turn % 6, Request::KeyCount { shard: ShardId(shard) }) {
+                Response::KeyCount(keys) => keys,
+                other => panic!("{other:?}"),
+            })
+            .sum();
+        assert_eq!(counts, 60, "turn {turn}");
+        context = all.put(1 + turn % 6, &format!("key{}", turn % 60), &format!("{turn}"), &context);
+        let response = all.get(1 + (turn + 2) % 6, &format!("key{}", turn % 60), &context);
+        assert!(matches!(&response, Response::Value { value, .. } if *value == format!("{turn}")), "{response:?}");
+        moved += usize::from(all.machine(1).map().target.is_some());
+        all.run_ms(10);
+        if all.changes.contains_key(&id) {
+            break;
+        }
+    }
+    assert!(moved > 2, "the reshard took no time");
+    assert_eq!(all.changed(id), Ok(0));
+    all.run_ms(5_000);
+    all.check_settled(6);
+}
+
+#[test]
+fn a_cancelled_reshard_moves_back() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(6);
+    let before = all.machine(1).map().layout.clone();
+    let id = all.begin_change(3, Wanted::Reshard(3));
+    for _ in 0..200 {
+        all.run_ms(10);
+        if all.machine(2).map().target.is_some() {
+            break;
+        }
+    }
+    assert_eq!(all.change(2, Wanted::Cancel), Ok(0));
+    assert_eq!(all.changed(id), Err(NotChanged::Cancelled));
+    assert_eq!(all.machine(1).map().layout, before);
+    all.run_ms(3_000);
+    all.check_settled(6);
+    all.check_sixty(6, &context);
+}
+
+#[test]
+fn a_dead_node_is_forgotten_with_what_only_it_had() {
+    let mut all = Lockstep::new(5, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(5);
+    all.hosts.get_mut(&node(5)).unwrap().up = false;
+    all.run_ms(4_000);
+    let unconfirmed = all.change(1, Wanted::Forget { node: node(5), confirmed: false });
+    assert!(matches!(unconfirmed, Err(NotChanged::Unconfirmed(_))), "{unconfirmed:?}");
+    assert_eq!(all.change(1, Wanted::Forget { node: node(5), confirmed: true }), Ok(0));
+    all.run_ms(5_000);
+    let map = all.machine(1).map();
+    assert!(!map.nodes.contains_key(&node(5)));
+    all.check_sixty(4, &context);
+    // The forgotten process comes back, and must not go on with what it has.
+    all.hosts.get_mut(&node(5)).unwrap().up = true;
+    all.connect_all();
+    all.run_ms(3_000);
+    assert!(matches!(all.ended.get(&node(5)), Some(StoreError::Forgotten(_))), "{:?}", all.ended);
 }

@@ -94,6 +94,7 @@ fn request() -> impl Strategy<Value = Request> {
         (key(), value(), context()).prop_map(|(key, value, context)| Request::Put { key, value, context }),
         (key(), context()).prop_map(|(key, context)| Request::Delete { key, context }),
         any::<u32>().prop_map(|shard| Request::KeyCount { shard: ShardId(shard) }),
+        vec((0..PARTITIONS).prop_map(PartitionId), 0..5).prop_map(|partitions| Request::CountOf { partitions }),
     ]
 }
 

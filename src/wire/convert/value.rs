@@ -120,6 +120,9 @@ pub fn request_to_proto(request: &Request) -> proto::ClientRequest {
             RequestKind::Delete(client_request::Delete { key: text(key), context: context_to_proto(context) })
         }
         Request::KeyCount { shard } => RequestKind::KeyCount(client_request::KeyCount { shard: shard.0 }),
+        Request::CountOf { partitions } => RequestKind::CountOf(client_request::CountOf {
+            partitions: partitions.iter().map(|partition| partition.0).collect(),
+        }),
     };
     proto::ClientRequest { kind: Some(kind) }
 }
@@ -136,6 +139,9 @@ pub fn request(reader: Reader, received: Option<proto::ClientRequest>) -> Result
             Ok(Request::Delete { key: key(&delete.key)?, context: context(delete.context)? })
         }
         RequestKind::KeyCount(count) => Ok(Request::KeyCount { shard: ShardId(count.shard) }),
+        RequestKind::CountOf(count) => Ok(Request::CountOf {
+            partitions: count.partitions.into_iter().map(|p| reader.partition(p)).collect::<Result<_, _>>()?,
+        }),
     }
 }
 
