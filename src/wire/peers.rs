@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::identity::Local;
@@ -16,6 +17,8 @@ pub struct Peers {
     local: Arc<Local>,
     inputs: mpsc::Sender<Input>,
     stop: watch::Receiver<bool>,
+    /// Where the connections run, whatever thread asks for new ones.
+    runtime: Handle,
     peers: RwLock<BTreeMap<NodeAddr, Peer>>,
 }
 
@@ -30,7 +33,7 @@ impl Peers {
         inputs: mpsc::Sender<Input>,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let peers = Self { local, inputs, stop, peers: RwLock::default() };
+        let peers = Self { local, inputs, stop, runtime: Handle::current(), peers: RwLock::default() };
         peers.ensure(nodes);
         peers
     }
@@ -39,6 +42,7 @@ impl Peers {
     /// more, which are told as `Disconnected`.
     pub fn ensure(&self, nodes: impl IntoIterator<Item = NodeAddr>) {
         let wanted: BTreeSet<_> = nodes.into_iter().filter(|node| *node != self.local.address).collect();
+        let _entered = self.runtime.enter();
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
         peers.retain(|node, _| wanted.contains(node));
         for node in wanted {

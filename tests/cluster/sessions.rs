@@ -106,10 +106,10 @@ impl Session {
             let (node, key) = (self.next_node(), key(self.number, which));
             let begin = Instant::now();
             let answer = self.client.put(&node, &key, &json!(round));
-            self.took(begin);
+            let took = self.took(begin);
             match answer {
                 Ok(answer) if answer.is_done() => self.seen[self.number][which] = round,
-                other => self.outcome.failures.push(format!("PUT {key} at {node}: {other:?}")),
+                other => self.outcome.failures.push(format!("PUT {key} at {node}, after {took:?}: {other:?}")),
             }
         }
     }
@@ -121,12 +121,12 @@ impl Session {
             let (node, key) = (self.next_node(), key(session, which));
             let begin = Instant::now();
             let answer = self.client.get(&node, &key);
-            self.took(begin);
+            let took = self.took(begin);
             let value = match &answer {
                 Ok(answer) if answer.status == 200 => answer.json["value"].as_u64().unwrap_or_default(),
                 Ok(answer) if answer.status == 404 => 0,
                 other => {
-                    self.outcome.failures.push(format!("GET {key} at {node}: {other:?}"));
+                    self.outcome.failures.push(format!("GET {key} at {node}, after {took:?}: {other:?}"));
                     return;
                 }
             };
@@ -144,9 +144,11 @@ impl Session {
         self.nodes[self.turn % self.nodes.len()].clone()
     }
 
-    fn took(&mut self, begin: Instant) {
-        self.outcome.longest = self.outcome.longest.max(begin.elapsed());
+    fn took(&mut self, begin: Instant) -> Duration {
+        let took = begin.elapsed();
+        self.outcome.longest = self.outcome.longest.max(took);
         self.outcome.requests += 1;
         self.done.fetch_add(1, Ordering::Relaxed);
+        took
     }
 }

@@ -130,6 +130,23 @@ async fn peers_come_and_go_with_the_map() {
 }
 
 #[tokio::test]
+async fn any_thread_may_ask_for_new_peers() {
+    let mut node1 = End::new(5, 100);
+    let node2 = End::serving(5, 100).await;
+    let peers = node1.peers([node1.address()]);
+    // As the node's loop does, on a runtime without sockets.
+    let wanted = node2.address();
+    let asked = std::thread::spawn(move || {
+        let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        bare.block_on(async { peers.ensure([wanted]) });
+        peers
+    });
+    let peers = tokio::task::spawn_blocking(|| asked.join().unwrap()).await.unwrap();
+    node1.connected(&node2.address()).await;
+    drop(peers);
+}
+
+#[tokio::test]
 async fn a_stop_is_not_held_up_by_a_silent_client() {
     let mut node1 = End::new(5, 100);
     let mut node2 = End::serving(5, 100).await;
