@@ -14,14 +14,14 @@ use super::ask::{Answer, AskError, Question, ask, key_path};
 use super::failed;
 
 /// A little more than a node's default deadline, so that its own 503 is what is seen.
-const TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Whom to ask.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NodeArgs {
     /// The node to ask (host:port); any node will do.
     #[arg(long, env = "ENTAIL_NODE", default_value = "127.0.0.1:8081", value_name = "NODE")]
-    node: String,
+    pub(super) node: String,
 }
 
 /// A key at a node, and what the session has seen.
@@ -86,7 +86,8 @@ async fn on_key(method: Method, key: &str, to: &NodeArgs, context: &str, body: O
     }
 }
 
-fn shown(answer: &Answer) -> ExitCode {
+/// Prints a node's answer; the exit status of it.
+pub(super) fn shown(answer: &Answer) -> ExitCode {
     println!("{}", String::from_utf8_lossy(&answer.body));
     if answer.status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

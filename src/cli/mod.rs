@@ -8,6 +8,7 @@ mod bench;
 mod dev;
 mod healthcheck;
 mod keys;
+mod operate;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,14 @@ enum Command {
     View(keys::NodeArgs),
     /// List the shards, their members and how many keys they have.
     Shards(keys::NodeArgs),
+    /// Spread nodes and keys over another number of shards, live; or cancel that.
+    Reshard(operate::ReshardArgs),
+    /// Make a node a member of a shard; done when it holds the shard's keys.
+    AddMember(operate::AddMemberArgs),
+    /// Give up a node that never comes back, with all that only it held.
+    Forget(operate::ForgetArgs),
+    /// Show the whole cluster as a node sees it.
+    Status(keys::NodeArgs),
     /// Measure requests a second and latencies of a running node.
     Bench(bench::BenchArgs),
     /// Exit 0 when the node that the environment describes is alive, else 1; for Docker.
@@ -62,6 +71,10 @@ pub fn main() -> ExitCode {
         Some(Command::Delete(args)) => blocking(keys::delete(args)),
         Some(Command::View(args)) => blocking(keys::view(args)),
         Some(Command::Shards(args)) => blocking(keys::shards(args)),
+        Some(Command::Reshard(args)) => blocking(operate::reshard(args)),
+        Some(Command::AddMember(args)) => blocking(operate::add_member(args)),
+        Some(Command::Forget(args)) => blocking(operate::forget(args)),
+        Some(Command::Status(args)) => blocking(operate::status(args)),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Healthcheck(args)) => blocking(healthcheck::run(args)),
     }
@@ -94,6 +107,16 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_reshard_has_a_count_or_is_cancelled() {
+        for good in [&["3"][..], &["-1"], &["--cancel"], &["3", "--node", "node1:80"]] {
+            assert!(Arguments::try_parse_from(["entail", "reshard"].iter().chain(good)).is_ok(), "{good:?}");
+        }
+        for bad in [&[][..], &["three"], &["3", "--cancel"]] {
+            assert!(Arguments::try_parse_from(["entail", "reshard"].iter().chain(bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

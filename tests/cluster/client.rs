@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 /// Longer than a node's own deadline.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Longer than a node waits for a change that does not get on.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// One answer.
 #[derive(Debug)]
 pub struct Answer {
@@ -31,6 +34,7 @@ impl Answer {
 pub struct Client {
     /// What the session has seen.
     pub context: String,
+    patient: bool,
     connections: BTreeMap<String, TcpStream>,
 }
 
@@ -49,6 +53,16 @@ impl Client {
     /// Reads a key; takes over the context of the answer.
     pub fn get(&mut self, node: &str, key: &str) -> io::Result<Answer> {
         self.in_session("GET", node, &format!("/key-value-store/{key}"), None)
+    }
+
+    /// A client that waits for changes, which take their time.
+    pub fn patient() -> Self {
+        Self { patient: true, ..Self::default() }
+    }
+
+    /// Asks for a change of view or shards.
+    pub fn change(&mut self, method: &str, node: &str, path: &str, body: &Value) -> io::Result<Answer> {
+        self.exchange(method, node, path, "", Some(body))
     }
 
     /// A plain `GET` outside the session.
@@ -79,6 +93,9 @@ impl Client {
             Some(stream) => stream,
             None => connect(node)?,
         };
+        if self.patient {
+            stream.set_read_timeout(Some(CHANGE_TIMEOUT))?;
+        }
         let request = request(method, node, path, context, body);
         let mut answer = over(&mut stream, &request);
         if answer.is_err() && repeat {

@@ -73,6 +73,9 @@ pub fn signal(child: &Child, signal: Signal) {
 pub struct Cluster {
     /// Their REST addresses.
     pub nodes: Vec<String>,
+    network: String,
+    /// How many of them the store began with.
+    first: usize,
     shards: u32,
     extra: Vec<(&'static str, String)>,
     processes: Vec<Option<Child>>,
@@ -92,6 +95,8 @@ impl Cluster {
         let network = network();
         let mut cluster = Self {
             nodes: (1..=nodes).map(|host| format!("{network}{host}:8085")).collect(),
+            network,
+            first: nodes,
             shards,
             extra: extra.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
             processes: (0..nodes).map(|_| None).collect(),
@@ -105,15 +110,29 @@ impl Cluster {
         cluster
     }
 
+    /// Starts one more node, which joins the store by itself; gives its number.
+    pub fn add(&mut self) -> usize {
+        let node = self.nodes.len();
+        self.nodes.push(format!("{}{}:8085", self.network, node + 1));
+        self.processes.push(None);
+        self.restart(node);
+        node
+    }
+
     /// Starts a node that does not run, on the data it had.
     pub fn restart(&mut self, node: usize) {
         assert!(self.processes[node].is_none(), "{} runs", self.nodes[node]);
         let log = File::options().create(true).append(true).open(self.log(node)).expect("a log file");
+        let mut view = self.nodes[..self.first].to_vec();
+        let shards = if node < self.first { self.shards.to_string() } else { String::new() };
+        if node >= self.first {
+            view.push(self.nodes[node].clone());
+        }
         let child = entail()
             .arg("serve")
             .env("SOCKET_ADDRESS", &self.nodes[node])
-            .env("VIEW", self.nodes.join(","))
-            .env("SHARD_COUNT", self.shards.to_string())
+            .env("VIEW", view.join(","))
+            .env("SHARD_COUNT", shards)
             .env("DATA_DIR", self.data_dir(node))
             .envs(self.extra.iter().map(|(name, value)| (name, value)))
             .stdout(log.try_clone().expect("a second handle"))

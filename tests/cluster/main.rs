@@ -5,6 +5,7 @@
 //! time, since the tests measure time on a small machine. Each cluster has loopback addresses of its own, so nothing
 //! waits for ports.
 
+mod changes;
 mod client;
 mod connections;
 mod contexts;
@@ -13,3 +14,4 @@ mod dev;
 mod harness;
 mod lifecycle;
 mod load;
+mod sessions;

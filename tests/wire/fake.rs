@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use entail::api::grpc::{Node, serve};
-use entail::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay};
+use entail::cluster::layout::map_zero;
+use entail::cluster::map::{ClusterMap, PeerState, Row, Stay};
 use entail::machine::message::{Input, Ping};
 use entail::machine::{PartitionStatus, PeerStatus};
 use entail::types::{ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
@@ -166,9 +167,9 @@ fn map(local: &Local) -> ClusterMap {
         parent_hash: 0xabc,
         secret: ContextSecret(SECRET),
         nodes: [(local.address.clone(), Some(local.incarnation))].into(),
-        layout: Layout { shards: vec![vec![local.address.clone()]], partitions: vec![ShardId(1); 4] },
         rows: vec![row; 4],
         voters: vec![local.incarnation],
+        ..map_zero(std::slice::from_ref(&local.address), 1, 4)
     }
 }
 
