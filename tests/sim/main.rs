@@ -11,7 +11,7 @@
 //! ENTAIL_SIM_SWEEP_OFF=OperationDeps|all cargo test --release --test sim without_a_rule -- --ignored --nocapture
 //! ```
 //!
-//! From the world inward: [`world`] is time and what happens; [`node`], [`disk`] and [`network`] are what it happens to;
+//! From the world inward: [`world`] is time and what happens; [`node`], [`disk`] and [`network`] are what it meets;
 //! [`faults`] and [`workload`] make it happen; [`observe`] and [`oracle`] know what is right; `invariants/` says what
 //! must hold; [`run`] is a history with its ending. [`switches`] shows that each clause of the protocol is necessary,
 //! [`regressions`] that what failed once does not fail again, [`scripts`] are scenarios to read.
