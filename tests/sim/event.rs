@@ -38,6 +38,8 @@ pub enum Event {
     Heal { cut: u64 },
     /// A full disk has room again.
     Room { node: usize },
+    /// An operator asks for a change of the map.
+    Operator,
 }
 
 /// A message under way.

@@ -1,6 +1,7 @@
 //! What goes wrong: processes die, networks are cut in every shape, clocks jump, disks are slow or full.
 
 use entail::machine::message::Input;
+use entail::types::Epoch;
 
 use crate::disk::Disk;
 use crate::event::Event;
@@ -14,7 +15,7 @@ impl World {
             return;
         }
         let f = self.settings.faults;
-        let weights = [f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full];
+        let weights = [f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full, f.wipe];
         let n = self.random.index(self.nodes.len());
         match self.random.weighted(&weights) {
             0 => self.crash_and_restart(n),
@@ -24,7 +25,8 @@ impl World {
             4 => self.slow(n),
             5 => self.drop_connections(n),
             6 => self.lag(),
-            _ => self.fill_disk(n),
+            7 => self.fill_disk(n),
+            _ => self.lose_disk(n),
         }
         let when = self.now + self.random.within(1, 2 * self.settings.fault_gap_ms);
         self.agenda.at(when, Event::Fault);
@@ -50,6 +52,7 @@ impl World {
         self.oracle.coverage.hit("process: crashed");
         self.nodes[n].boot += 1;
         self.nodes[n].disk = self.nodes[n].disk.crash(keep);
+        self.drop_replicas(n, self.oracle.holdings[n].number(keep));
         for version in self.oracle.holdings[n].crashed(keep) {
             self.oracle.lost(version);
         }
@@ -71,6 +74,7 @@ impl World {
     pub fn wipe(&mut self, n: usize) {
         self.crash(n, Some(0));
         self.nodes[n].disk = Disk::default();
+        (self.nodes[n].incarnation, self.nodes[n].epoch) = (None, Epoch(0));
         self.oracle.holdings[n] = Holdings::new(self.settings.partitions);
     }
 

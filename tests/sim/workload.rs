@@ -92,7 +92,7 @@ impl World {
         let mut kind = Some(kind);
         if self.random.percent(25) {
             (kind, key) = (Some(Kind::Get), self.clients[c].last_key.unwrap_or(key));
-        } else if self.random.percent(1) {
+        } else if self.random.percent(1) && !self.settings.maps() {
             kind = None;
         }
         let budget = self.random.pick(&[250, 800, 2500, 2500, 8000]);
@@ -232,7 +232,8 @@ impl World {
             session.past.insert(version);
             session.seen.insert(version);
         } else {
-            let best = self.oracle.best(asked.key, |v| asked.session.past.contains(v));
+            let past = &asked.session.past;
+            let best = self.oracle.best_of(asked.key, past, |v| past.contains(v));
             session.past.join(&self.oracle.seen_in_nothing(best, &shown.deletes));
         }
         Some(session)
