@@ -24,6 +24,15 @@ impl Oracle {
         self.best(key, |v| known(v) && !implied.contains(v))
     }
 
+    /// A message that was under way when the last disk was lost has brought this version to another.
+    pub fn found_again(&mut self, version: VersionId) {
+        if let Some(at) = self.lost_versions.iter().position(|lost| *lost == version) {
+            self.coverage.hit("disk: a lost write was still under way");
+            self.lost_versions.remove(at);
+            self.versions[version].gone = false;
+        }
+    }
+
     /// Nobody has this version any more.
     fn give_up(&mut self, version: VersionId) {
         self.coverage.hit("disk: a write was lost");
@@ -71,7 +80,9 @@ impl World {
         let Some(map) = self.newest() else { return false };
         let Some(mine) = self.nodes[n].incarnation else { return false };
         let intact = |i: &entail::types::Incarnation| {
-            self.nodes.iter().any(|node| !node.dead && node.incarnation == Some(*i) && Some(*i) != self.nodes[n].incarnation)
+            self.nodes
+                .iter()
+                .any(|node| !node.dead && node.incarnation == Some(*i) && Some(*i) != self.nodes[n].incarnation)
         };
         let bound = map.address_of(mine).is_some();
         let served = map.rows.iter().all(|row| {

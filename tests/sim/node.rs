@@ -96,7 +96,19 @@ impl Node {
     /// A node that was never started.
     pub fn new(addr: NodeAddr, skew_ms: i64, sync_ms: u64) -> Self {
         let disk = Disk::default();
-        Self { addr, boot: 0, disk, process: None, skew_ms, sync_ms, stall_ms: 0, dead: false, knows: None, incarnation: None, epoch: Epoch(0) }
+        Self {
+            addr,
+            boot: 0,
+            disk,
+            process: None,
+            skew_ms,
+            sync_ms,
+            stall_ms: 0,
+            dead: false,
+            knows: None,
+            incarnation: None,
+            epoch: Epoch(0),
+        }
     }
 
     /// True while this very process runs.

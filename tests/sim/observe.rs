@@ -113,6 +113,9 @@ impl World {
         let key = key.expect("only keys that were asked for are stored");
         let item = |bytes: &Bytes| records::decode_item(bytes).expect("just written");
         let (old, new) = (change.0.as_ref().map(item), change.1.as_ref().map(item));
+        if let Some(version) = new.as_ref().and_then(|item| self.version_of(partition, item.dot)) {
+            self.oracle.found_again(version);
+        }
         let collected = self.oracle.holdings[n].now[partition.0 as usize].collected.get(&key).copied();
         self.judge(tombstones::changed(&self.oracle, n, key, (old.as_ref(), new.as_ref()), collected));
         if let (Some(old), None) = (&old, &new) {

@@ -100,8 +100,10 @@ impl Settings {
 }
 
 /// The profiles, by name.
-pub const PROFILES: &[&str] =
-    &["std", "crash", "cut", "lag", "tomb", "skew", "calm", "birth", "dead", "flap", "bulk", "fill", "reshard", "move", "wipe", "away"];
+pub const PROFILES: &[&str] = &[
+    "std", "crash", "cut", "lag", "tomb", "skew", "calm", "birth", "dead", "flap", "bulk", "fill", "reshard", "move",
+    "wipe", "away",
+];
 
 /// The settings of one run.
 ///

@@ -60,9 +60,7 @@ impl World {
         }
         // Enough for all requests at the slowest pace; whoever is stuck is overdue long before.
         let end = self.now + 20_000 + self.settings.requests * 400;
-        self.run_until(end, |world| {
-            world.serial >= world.settings.requests && world.changes >= world.settings.changes
-        });
+        self.run_until(end, |world| world.serial >= world.settings.requests && world.changes >= world.settings.changes);
         let more = self.random.within(0, 500);
         self.run_for(more);
     }

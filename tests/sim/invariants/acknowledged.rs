@@ -29,7 +29,8 @@ const KEEPS_UP_MS: u64 = 600;
 pub fn shown_alone(world: &World, node: usize, version: VersionId) -> Verdict {
     let (oracle, coverage) = (&world.oracle, &world.oracle.coverage);
     let v = &oracle.versions[version];
-    let calm = !world.settings.maps() && ["network: lost", "process: crashed", "slow: links"].iter().all(|what| coverage.count(what) == 0);
+    let calm = !world.settings.maps()
+        && ["network: lost", "process: crashed", "slow: links"].iter().all(|what| coverage.count(what) == 0);
     if !calm || v.coordinator != node || v.acked.is_some() || oracle.copies(version) >= world.settings.write_copies {
         return Ok(());
     }

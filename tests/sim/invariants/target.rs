@@ -42,7 +42,12 @@ pub fn reached(world: &World) -> Verdict {
     Ok(())
 }
 
-fn nobody_else(world: &World, alive: &[usize], partition: PartitionId, serving: &BTreeSet<Option<Incarnation>>) -> Verdict {
+fn nobody_else(
+    world: &World,
+    alive: &[usize],
+    partition: PartitionId,
+    serving: &BTreeSet<Option<Incarnation>>,
+) -> Verdict {
     for &n in alive.iter().filter(|n| !serving.contains(&world.nodes[**n].incarnation)) {
         for kind in *b"pitlf" {
             let (from, until) = records::range(kind, partition);
