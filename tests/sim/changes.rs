@@ -24,6 +24,11 @@ impl World {
         let n = self.random.index(self.nodes.len());
         let node = self.nodes[n].addr.clone();
         let most = self.nodes.len() as u64 / 2 + 1;
+        let missed = self.missed();
+        if !missed.is_empty() && self.settings.faults.dead > 0 && self.random.percent(30) {
+            let node = missed[self.random.index(missed.len())].clone();
+            return Wanted::Forget { node, confirmed: true };
+        }
         match self.random.weighted(&[6, 2, 1, 2, 1]) {
             0 => Wanted::Reshard(self.random.within(1, most) as u32),
             1 => Wanted::AddMember { shard: ShardId(self.random.within(1, most) as u32), node },
@@ -54,6 +59,9 @@ impl World {
         let Some(wanted) = self.process(n).changes.remove(&id) else {
             return self.fail(format!("node{} answers the change {id}, which waits no more: {outcome:?}", n + 1));
         };
+        if let Err(NotChanged::Refused(why)) = &outcome {
+            self.oracle.coverage.hit(format!("changes: refused: {why}"));
+        }
         self.oracle.coverage.hit(match outcome {
             Ok(_) => match wanted {
                 Wanted::Reshard(_) => "changes: resharded",

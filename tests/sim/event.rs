@@ -34,6 +34,8 @@ pub enum Event {
     Overdue { serial: u64 },
     /// Something breaks.
     Fault,
+    /// Something breaks while partitions move.
+    Strike,
     /// The cut of this number ends.
     Heal { cut: u64 },
     /// A full disk has room again.

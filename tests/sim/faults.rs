@@ -14,8 +14,18 @@ impl World {
         if self.quiet {
             return;
         }
+        self.strike();
+        let when = self.now + self.random.within(1, 2 * self.settings.fault_gap_ms);
+        self.agenda.at(when, Event::Fault);
+    }
+
+    /// Something goes wrong.
+    pub fn strike(&mut self) {
+        if self.quiet {
+            return;
+        }
         let f = self.settings.faults;
-        let weights = [f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full, f.wipe];
+        let weights = [f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full, f.wipe, f.dead];
         let n = self.random.index(self.nodes.len());
         match self.random.weighted(&weights) {
             0 => self.crash_and_restart(n),
@@ -26,16 +36,16 @@ impl World {
             5 => self.drop_connections(n),
             6 => self.lag(),
             7 => self.fill_disk(n),
-            _ => self.lose_disk(n),
+            8 => self.lose_disk(n),
+            _ => self.lose_for_good(n),
         }
-        let when = self.now + self.random.within(1, 2 * self.settings.fault_gap_ms);
-        self.agenda.at(when, Event::Fault);
     }
 
     fn crash_and_restart(&mut self, n: usize) {
         if self.nodes[n].process.is_none() {
             return;
         }
+        self.count_states(n, "crash");
         self.crash(n, None);
         let long = self.random.percent(30);
         let down = self.random.within(2, if long { self.settings.down_ms } else { 150 });
@@ -107,6 +117,9 @@ impl World {
             4 => "cut: a bridge is left",
             _ => "cut: a ring is left",
         });
+        if shape == 0 {
+            self.count_states(a, "cut off");
+        }
         self.cut(cut);
         let short = self.random.percent(50);
         let length = self.random.within(50, if short { 400 } else { self.settings.cut_ms });

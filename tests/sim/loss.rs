@@ -4,7 +4,7 @@
 //! lost, and with it, for sessions that saw it, what it stood for in their contexts: older writes of its partition.
 
 use entail::machine::message::Wanted;
-use entail::types::PartitionId;
+use entail::types::{Incarnation, NodeAddr, PartitionId};
 
 use crate::event::Event;
 use crate::invariants::kept;
@@ -58,7 +58,11 @@ impl World {
             if v.gone || only.is_some_and(|p| p != v.partition) || !held.covers(v.order.1) {
                 continue;
             }
-            if only.is_none() {
+            // With a partition that begins anew goes what was being filled.
+            let begun = self.newest().is_some_and(|map| {
+                map.row(self.oracle.versions[version].partition).peers.values().any(|peer| peer.begun_empty.is_some())
+            });
+            if only.is_none() || begun {
                 self.oracle.versions[version].losses += 1;
             }
             if !self.held_elsewhere(n, version) {
@@ -76,10 +80,10 @@ impl World {
     }
 
     /// Whether the store can do without this node's disk: somebody else serves all it serves, and most voters are left.
-    pub fn can_lose(&self, n: usize) -> bool {
+    fn can_lose(&self, n: usize, comes_back: bool) -> bool {
         let Some(map) = self.newest() else { return false };
         let Some(mine) = self.nodes[n].incarnation else { return false };
-        let intact = |i: &entail::types::Incarnation| {
+        let intact = |i: &Incarnation| {
             self.nodes
                 .iter()
                 .any(|node| !node.dead && node.incarnation == Some(*i) && Some(*i) != self.nodes[n].incarnation)
@@ -91,15 +95,19 @@ impl World {
             !has || (whole && row.peers.values().any(|peer| peer.serves() && intact(&peer.incarnation)))
         });
         let voters = map.voters.iter().filter(|voter| intact(voter)).count();
-        bound && served && 2 * voters > map.voters.len()
+        // Of two voters, one that comes back empty is replaced on the word of the other.
+        let enough = 2 * voters > map.voters.len() || (comes_back && map.voters.len() == 2 && voters == 1);
+        let careless = self.settings.careless && self.random.clone().percent(25);
+        bound && enough && (served || careless)
     }
 
     /// A process dies, and its disk with it; later it starts with an empty one.
     pub fn lose_disk(&mut self, n: usize) {
-        if !self.can_lose(n) {
+        if !self.can_lose(n, true) {
             return;
         }
         self.oracle.coverage.hit("disk: lost");
+        self.count_states(n, "lost disk");
         self.trace.say(self.now, || format!("the disk of node{} is lost", n + 1));
         self.crash(n, None);
         self.lose_copies(n, None, "a lost disk");
@@ -109,11 +117,52 @@ impl World {
         self.agenda.at(self.now + down, Event::Start { node: n, boot });
     }
 
+    /// A process dies, and its disk with it, and never comes back.
+    pub fn lose_for_good(&mut self, n: usize) {
+        let left = self.nodes.iter().filter(|node| !node.dead).count();
+        let known = self.nodes.iter().any(|node| node.knows == Some(n));
+        if !self.can_lose(n, false) || known || left <= 3 || self.nodes[n].process.is_none() {
+            return;
+        }
+        self.oracle.coverage.hit("disk: lost for good");
+        self.count_states(n, "death");
+        self.trace.say(self.now, || format!("node{} is gone for good", n + 1));
+        self.crash(n, None);
+        self.lose_copies(n, None, "a lost disk");
+        self.wipe(n);
+        self.nodes[n].dead = true;
+    }
+
+    /// Nodes that never come back, and those that came back without their disk, as far as the map remembers either.
+    pub fn missed(&self) -> Vec<NodeAddr> {
+        let Some(map) = self.newest() else { return Vec::new() };
+        let dead = self.nodes.iter().filter(|node| node.dead).map(|node| &node.addr);
+        let dead = dead.filter(|node| map.nodes.get(node).is_some_and(Option::is_some));
+        let former = map.former.iter().filter(|(former, _)| !map.forgotten.contains(former)).map(|(_, node)| node);
+        dead.chain(former).cloned().collect()
+    }
+
+    /// Most voters are gone for good: only `recover` helps, which is not simulated.
+    pub fn quorum_is_lost(&self) -> bool {
+        let Some(map) = self.newest() else { return false };
+        let there =
+            |voter: &&Incarnation| self.nodes.iter().any(|node| !node.dead && node.incarnation == Some(**voter));
+        2 * map.voters.iter().filter(there).count() <= map.voters.len()
+    }
+
     /// The operator gives up the nodes that never come back.
     pub fn forget_the_dead(&mut self) {
         let Some(map) = self.newest().cloned() else { return };
-        let dead: Vec<_> = self.nodes.iter().filter(|node| node.dead).map(|node| node.addr.clone()).collect();
-        for node in dead.into_iter().filter(|node| map.nodes.get(node).is_some_and(Option::is_some)) {
+        for n in 0..self.nodes.len() {
+            // The last member of a shard: somebody is to start at its address.
+            if self.nodes[n].dead && map.nodes.get(&self.nodes[n].addr) == Some(&None) {
+                self.nodes[n].dead = false;
+                self.oracle.coverage.hit("disk: address taken anew");
+                let boot = self.nodes[n].boot;
+                self.agenda.at(self.now + 2, Event::Start { node: n, boot });
+            }
+        }
+        for node in self.missed() {
             self.ask_change_anywhere(Wanted::Forget { node, confirmed: true }, 5_000);
         }
     }

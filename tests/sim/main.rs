@@ -36,6 +36,7 @@ mod random;
 mod regressions;
 mod run;
 mod scripts;
+mod steps;
 mod sweep;
 mod switches;
 mod trace;

@@ -23,6 +23,8 @@ pub struct Faults {
     pub full: u64,
     /// A process dies and its disk with it; it comes back with an empty one.
     pub wipe: u64,
+    /// A process dies and its disk with it, for good; the operator gives it up later.
+    pub dead: u64,
 }
 
 /// All that makes a run, beside the rules.
@@ -86,6 +88,12 @@ pub struct Settings {
     pub slow_operations: bool,
     /// One node's disk is lost for good when the rest heals.
     pub dead: bool,
+    /// How many new maps under which partitions move, in percent, bring another fault.
+    pub strikes: u64,
+    /// Bytes of fills that a node gives a second.
+    pub fill_bytes: u64,
+    /// Disks are lost that hold the last copies.
+    pub careless: bool,
     /// Nodes start up to this many milliseconds apart.
     pub start_ms: u64,
     /// The mean of clocks' errors at the start, in milliseconds.
@@ -102,7 +110,7 @@ impl Settings {
 /// The profiles, by name.
 pub const PROFILES: &[&str] = &[
     "std", "crash", "cut", "lag", "tomb", "skew", "calm", "birth", "dead", "flap", "bulk", "fill", "reshard", "move",
-    "wipe", "away",
+    "wipe", "away", "forget",
 ];
 
 /// The settings of one run.
@@ -171,6 +179,12 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
             transitions(&mut s, random, Faults { wipe: 4, crash: 3, cut: 2, slow: 1, lag: 1, ..Faults::default() });
             s.fault_gap_ms = random.pick(&[2000, 8000]);
         }
+        "forget" => {
+            let faults = Faults { dead: 3, wipe: 4, crash: 3, cut: 2, slow: 1, lag: 1, ..Faults::default() };
+            transitions(&mut s, random, faults);
+            s.nodes = random.within(3, 7) as usize;
+            (s.fault_gap_ms, s.careless) = (random.pick(&[3000, 8000]), random.percent(40));
+        }
         "away" => {
             transitions(&mut s, random, Faults { cut: 4, crash: 1, ..Faults::default() });
             (s.cut_ms, s.down_ms) = (random.pick(&[20_000, 90_000]), random.pick(&[5_000, 70_000]));
@@ -204,7 +218,18 @@ fn standard(random: &mut Random) -> Settings {
         twice: random.pick(&[0, 5, 15]),
         late: random.pick(&[0, 3, 15, 40]),
         fault_gap_ms: random.pick(&[400, 900, 2000]),
-        faults: Faults { crash: 5, crash_all: 1, cut: 4, skew: 1, slow: 2, links: 1, lag: 2, full: 1, wipe: 0 },
+        faults: Faults {
+            crash: 5,
+            crash_all: 1,
+            cut: 4,
+            skew: 1,
+            slow: 2,
+            links: 1,
+            lag: 2,
+            full: 1,
+            wipe: 0,
+            dead: 0,
+        },
         cut_ms: random.pick(&[800, 2500, 6000]),
         down_ms: random.pick(&[300, 1500, 5000]),
         sync_ms: random.pick(&[3, 8, 20]),
@@ -214,6 +239,9 @@ fn standard(random: &mut Random) -> Settings {
         value_bytes: 20,
         slow_operations: false,
         dead: false,
+        careless: false,
+        strikes: 0,
+        fill_bytes: 64 << 20,
         start_ms: 150,
         skew_ms: random.pick(&[0, 0, 300]),
     }
@@ -233,7 +261,9 @@ fn transitions(s: &mut Settings, random: &mut Random, faults: Faults) {
     s.loss = 0;
     s.faults = faults;
     s.fault_gap_ms = random.pick(&[900, 3000]);
-    s.value_bytes = random.pick(&[20, 20, 30_000]);
+    s.value_bytes = random.pick(&[20, 30_000]);
+    s.fill_bytes = random.pick(&[60_000, 64 << 20]);
+    s.strikes = random.pick(&[0, 15, 50]);
 }
 
 fn crash(s: &mut Settings, random: &mut Random) {

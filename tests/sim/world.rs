@@ -179,6 +179,7 @@ impl World {
             Event::GiveUp { client, serial } => self.give_up(client, serial),
             Event::Overdue { serial } => self.judge(invariants::settles::overdue(&self.asked, serial)),
             Event::Fault => self.fault(),
+            Event::Strike => self.strike(),
             Event::Heal { cut } => self.heal_cut(cut),
             Event::Room { node } => self.room(node),
             Event::Operator => self.operator(),
@@ -203,7 +204,7 @@ impl World {
             seed: self.random.seed(),
             rules: self.rules,
             reconcile_rules: entail::cluster::reconcile::rules::ReconcileRules::all(),
-            fill_bytes_a_second: 64 << 20,
+            fill_bytes_a_second: self.settings.fill_bytes,
         };
         let origin_ms = self.random.within(1, 1_000_000);
         let mut now = node.clocks(self.now);
@@ -380,6 +381,14 @@ impl World {
         self.judge(invariants::epochs::check(n, before, map));
         if !self.maps.contains_key(&map.epoch) {
             self.oracle.coverage.most("most maps", map.epoch.0);
+            let moves = map.rows.iter().any(|row| row.peers.values().any(|peer| !peer.serves()));
+            if moves && self.random.percent(self.settings.strikes) {
+                let when = self.now + self.random.within(1, 200);
+                self.agenda.at(when, Event::Strike);
+            }
+            if let Some((_, was)) = self.maps.range(..map.epoch).next_back() {
+                crate::steps::count(&mut self.oracle.coverage, was, map);
+            }
             let running = self.nodes.iter().filter(|node| node.process.is_some()).filter_map(|node| node.incarnation);
             self.judge(invariants::follows::check(&self.maps, n, map, &running.collect()));
         }
