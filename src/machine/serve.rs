@@ -283,7 +283,8 @@ impl Machine {
             let part = self.part(partition);
             let drained = part.drained.contains(&dot.stay);
             let acts = drained || part.own_stays().any(|peer| peer.stay == dot.stay);
-            if acts && !drained && !self.is_ackable(partition, dot) {
+            // It may have been ackable by words of a version that is over.
+            if acts && !drained && (!self.is_ackable(partition, dot) || self.part(partition).copies(dot) == 0) {
                 return;
             }
             let Some(write) = self.part_mut(partition).unanswered.pop_front() else { return };
