@@ -54,6 +54,8 @@ pub(super) struct Consensus {
     /// Durable before any answer leaves.
     pub acceptor: Acceptor,
     proposer: Option<Proposer>,
+    /// The epoch of the last map that this node saw decided as its proposer.
+    pub decided: Epoch,
     /// The change that the present attempt has in it.
     proposed: Option<(Asked, Arc<ClusterMap>)>,
     round: u64,
@@ -205,6 +207,7 @@ impl Machine {
 
     fn on_decided(&mut self, decided: Arc<ClusterMap>, io: &mut Io<'_>) {
         self.consensus.proposer = None;
+        self.consensus.decided = decided.epoch;
         if let Some((asked, proposed)) = self.consensus.proposed.take()
             && proposed == decided
         {

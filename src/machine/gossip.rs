@@ -58,8 +58,7 @@ impl Machine {
         let news = std::mem::take(&mut self.gossip);
         let mut to: BTreeMap<NodeAddr, Vec<StabilityReport>> = BTreeMap::new();
         for (partition, stays) in news {
-            let first =
-                self.part(partition).serving().find(|peer| peer.own || self.lives(peer));
+            let first = self.part(partition).serving().find(|peer| peer.own || self.lives(peer));
             if !first.is_some_and(|peer| peer.own) {
                 continue;
             }

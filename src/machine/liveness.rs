@@ -32,8 +32,9 @@ pub(super) struct Link {
     pub settings_hash: Option<u64>,
     /// Answers to what it forwarded here before there was a connection to it.
     owed: Vec<Message>,
-    pulled_ms: Option<u64>,
-    pushed_ms: Option<u64>,
+    /// With which epoch here, and when, the node was last asked for its map, or given this one's.
+    pulled: Option<(Epoch, u64)>,
+    pushed: Option<(Epoch, u64)>,
 }
 
 impl Machine {
@@ -237,22 +238,22 @@ impl Machine {
         }
     }
 
-    /// Asks a node for its newer map.
+    /// Asks a node for its newer map: at once when it is news that there is one, else again after a pause.
     pub(super) fn pull_map(&mut self, from: &NodeAddr, io: &mut Io<'_>) {
-        let (now, have) = (self.now.mono_ms, self.map.epoch);
+        let (now, have) = (self.now.mono_ms, self.learned_epoch());
         let Some(link) = self.links.get_mut(from) else { return };
-        if link.pulled_ms.is_none_or(|last| now >= last + MAP_PAUSE_MS) {
-            link.pulled_ms = Some(now);
+        if link.pulled.is_none_or(|(epoch, last)| epoch < have || now >= last + MAP_PAUSE_MS) {
+            link.pulled = Some((have, now));
             self.send(from, Message::MapPull { have }, io);
         }
     }
 
-    /// Gives a node this node's map.
+    /// Gives a node this node's map: at once when it is a new one, else again after a pause.
     pub(super) fn push_map(&mut self, to: &NodeAddr, io: &mut Io<'_>) {
-        let now = self.now.mono_ms;
+        let (now, epoch) = (self.now.mono_ms, self.map.epoch);
         let Some(link) = self.links.get_mut(to).filter(|_| self.map.is_born()) else { return };
-        if link.pushed_ms.is_none_or(|last| now >= last + MAP_PAUSE_MS) {
-            link.pushed_ms = Some(now);
+        if link.pushed.is_none_or(|(before, last)| before < epoch || now >= last + MAP_PAUSE_MS) {
+            link.pushed = Some((epoch, now));
             self.send(to, Message::MapPush(self.map.clone()), io);
         }
     }

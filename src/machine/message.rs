@@ -91,7 +91,9 @@ pub enum NotChanged {
     #[error("No quorum; waiting for {}", list(.0))]
     NoQuorum(Vec<NodeAddr>),
     /// The node that was to be admitted does not answer. Nothing was done.
-    #[error("{0} does not answer as a node of this store; see that it runs, is reached from here, and is no other store's")]
+    #[error(
+        "{0} does not answer as a node of this store; see that it runs, is reached from here, and is no other store's"
+    )]
     Silent(NodeAddr),
     /// The change was undone before it was at its end.
     #[error("The change was cancelled before it was done")]

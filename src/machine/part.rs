@@ -138,6 +138,8 @@ pub(super) struct Part {
     pub stable: Stable,
     /// The logs of the own stays that the replica is held for.
     pub logs: BTreeMap<StayId, OwnLog>,
+    /// Own stays that were closed in order: what they wrote is everywhere.
+    pub drained: BTreeSet<StayId>,
     /// Own writes without an answer, in order of dot.
     pub unanswered: VecDeque<Unanswered>,
     /// Up to here, an own stay's writes were acknowledged or could have been.

@@ -126,11 +126,9 @@ impl Machine {
         let (full, refused) = (self.disk_full, self.store_full.is_some());
         let part = self.part(partition);
         let Some(member) = part.own_member().map(|own| own.state).filter(|_| !refused) else { return Ok(()) };
-        // A replica that begins empty takes nothing before its first fill, unless its stay serves.
+        // A replica that begins empty takes nothing before its first fill, unless its stay serves: till then all waits.
         let began = member == PeerState::Serving || part.replica.as_ref().is_some_and(|replica| replica.filled);
-        if !began && first_fill {
-            return Ok(());
-        }
+        let waits = !began && first_fill;
         for op in operations {
             if full && !op.item.is_tombstone() {
                 break;
@@ -146,7 +144,9 @@ impl Machine {
                 let room = self.room();
                 self.part_mut(partition).replica.as_mut().map(|replica| replica.offer(op, room));
             }
-            self.drain(partition, io)?;
+            if !waits {
+                self.drain(partition, io)?;
+            }
         }
         Ok(())
     }

@@ -167,7 +167,11 @@ impl Machine {
                 continue;
             }
             self.check_memory(from, &report)?;
+            let first = self.part(report.partition).words.of(report.stay).is_none();
             self.take_word(&report);
+            if first {
+                self.begin_streams(report.partition, report.stay);
+            }
             self.note_progress(report.partition, report.stay);
             self.note_lack(report.partition, report.stay);
             self.pump(report.partition, io)?;
@@ -189,6 +193,18 @@ impl Machine {
              from the others",
             report.partition
         )))
+    }
+
+    /// A peer's first word under this version: what was sent to it before was refused, if it came before the map did.
+    fn begin_streams(&mut self, partition: PartitionId, peer: StayId) {
+        let now = self.now.mono_ms;
+        let logs = self.part_mut(partition).logs.values_mut();
+        for progress in logs.filter_map(|log| log.streams.get_mut(&peer)) {
+            progress.sent = progress.acked;
+            progress.flight.clear();
+            progress.resends = 0;
+            progress.resend_at_ms = now + RESEND_MS;
+        }
     }
 
     /// Moves the windows of the streams to a peer with what it has acknowledged.

@@ -26,8 +26,7 @@ const REMOVED_A_TICK: usize = 2_048;
 impl Machine {
     /// Takes note of a decided map: it is stored, and acted under once that is durable.
     pub(super) fn learn(&mut self, map: Arc<ClusterMap>, io: &mut Io<'_>) {
-        let newest = self.learned.as_ref().map_or(self.map.epoch, |(_, map)| map.epoch);
-        if map.epoch <= newest {
+        if map.epoch <= self.learned_epoch() {
             return;
         }
         if self.map.is_born() && (map.cluster_id != self.map.cluster_id || map.rows.len() != self.map.rows.len()) {
@@ -50,6 +49,11 @@ impl Machine {
         }
     }
 
+    /// The epoch of the newest map that this node has, in force or on its way to the disk.
+    pub(super) fn learned_epoch(&self) -> Epoch {
+        self.learned.as_ref().map_or(self.map.epoch, |(_, map)| map.epoch)
+    }
+
     /// Acts under the learned map, if it is durable.
     pub(super) fn adopt_learned(&mut self, io: &mut Io<'_>) {
         if self.learned.as_ref().is_some_and(|(batch, _)| *batch <= self.synced) {
@@ -69,9 +73,12 @@ impl Machine {
         self.adopt_rows();
         self.watch_target();
         io.effects.push(Effect::MapChanged(map));
-        let others: Vec<NodeAddr> = self.links.keys().cloned().collect();
-        for node in others {
-            self.push_map(&node, io);
+        // Who decided it tells the others; whoever it does not reach hears of it by pings.
+        if self.consensus.decided == self.map.epoch {
+            let others: Vec<NodeAddr> = self.links.keys().cloned().collect();
+            for node in others {
+                self.push_map(&node, io);
+            }
         }
         self.wake.extend(self.partitions());
         self.consensus.on_new_map(&self.map);
@@ -100,7 +107,13 @@ impl Machine {
         let (incarnation, address) = (self.incarnation, self.config.address.clone());
         let part = self.part_mut(partition);
         let before = (!versions).then(|| part.words.clone());
+        let draining: Vec<_> =
+            part.own_stays().filter(|own| own.state == PeerState::Leaving).map(|own| own.stay).collect();
+        let told = part.told.is_some();
         part.adopt(map, partition, incarnation, own_name, &address);
+        // Closed after it told what it held as a Leaving peer: everybody has all of that.
+        let closed: Vec<_> = draining.into_iter().filter(|stay| told && part.is_closed(*stay)).collect();
+        part.drained.extend(closed);
         if let Some(words) = before {
             part.words = words;
         }

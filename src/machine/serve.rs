@@ -252,8 +252,10 @@ impl Machine {
         if !durable && self.on(Rule::AckDurable) {
             return false;
         }
-        let enough = part.copies(dot) >= self.config.write_copies || !self.on(Rule::AckCopies);
-        if !enough && self.awaits_copy(partition, dot) {
+        let copies = part.copies(dot);
+        let enough = copies >= self.config.write_copies || !self.on(Rule::AckCopies);
+        // A peer that has stopped serving is no copy itself: one that serves must have the write.
+        if !enough && (copies == 0 || self.awaits_copy(partition, dot)) {
             return false;
         }
         // What holds for a write holds for all before it.
@@ -278,8 +280,11 @@ impl Machine {
     /// Answers the own writes of a partition that have enough copies, in order.
     pub(super) fn answer_writes(&mut self, partition: PartitionId, io: &mut Io<'_>) {
         while let Some(dot) = self.part(partition).unanswered.front().map(|write| write.dot) {
-            let acts = self.part(partition).own_stays().any(|peer| peer.stay == dot.stay);
-            if acts && !self.is_ackable(partition, dot) {
+            let part = self.part(partition);
+            let drained = part.drained.contains(&dot.stay);
+            let acts = drained || part.own_stays().any(|peer| peer.stay == dot.stay);
+            // It may have been ackable by words of a version that is over.
+            if acts && !drained && (!self.is_ackable(partition, dot) || self.part(partition).copies(dot) == 0) {
                 return;
             }
             let Some(write) = self.part_mut(partition).unanswered.pop_front() else { return };

@@ -28,9 +28,9 @@ use crate::error::StoreError;
 use crate::machine::Config;
 use crate::machine::rules::Rules;
 use crate::node::{Disk, Node, NodeError, Options};
-use crate::store::disk::DiskStore;
+use crate::store::disk::{self, DiskStore};
 use http::Limits;
-use stop::{StopTrigger, on_parent_gone, on_signals, stop_pair};
+use stop::{Stop, StopTrigger, on_parent_gone, on_signals, stop_pair};
 
 /// How long requests may go on after the wish to stop.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -68,6 +68,11 @@ enum ServeError {
 }
 
 impl ServeError {
+    /// True when the operator gave up this directory: the node is to begin anew.
+    fn is_forgotten(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Forgotten(_)) | Self::Node(NodeError::Store(StoreError::Forgotten(_))))
+    }
+
     fn status(&self) -> u8 {
         match self {
             Self::Settings(_) | Self::Layout(_) => 2,
@@ -100,32 +105,47 @@ fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
         if watch_parent {
             on_parent_gone(trigger.clone());
         }
-        let rest = bind(settings.rest_socket()).await?;
-        let grpc = bind(settings.grpc_socket()).await?;
-        let node = open(&settings)?;
-        let failed = tokio::spawn(stop_when(node.ended(), trigger));
-        let (end_grpc, grpc_ends) = watch::channel(false);
-        let grpc = tokio::spawn(grpc::serve(grpc, node.handle(), node.local(), grpc_ends));
-        let limits_of_requests = rest::Limits {
-            max_key_bytes: settings.max_key_bytes,
-            max_value_bytes: settings.max_value_bytes,
-            deadline: settings.deadline,
-            ..rest::Limits::default()
-        };
-        tracing::info!(address = %settings.address, incarnation = %node.local().incarnation, "serving");
-        http::serve(rest, rest::router(node.handle(), limits_of_requests), stop, limits).await;
-        // The last requests needed the peers, so their side ends after the clients'.
-        failed.abort();
-        end_grpc.send_replace(true);
-        if let Ok(Err(error)) = grpc.await {
-            tracing::warn!(%error, "the gRPC side ended with an error");
+        loop {
+            match serve(&settings, limits, stop.clone()).await {
+                Err(error) if error.is_forgotten() => {
+                    let aside = disk::set_aside(&settings.data_dir)?;
+                    tracing::warn!("{error}; what it had is in {}", aside.display());
+                }
+                other => return other,
+            }
         }
-        tokio::task::spawn_blocking(|| node.stop()).await.map_err(io::Error::other)??;
-        tracing::info!("stopped");
-        Ok(())
     });
     runtime.shutdown_timeout(LAST_TASKS);
     outcome
+}
+
+/// Serves until the stop, or until the node must not go on.
+async fn serve(settings: &Settings, limits: Limits, stop: Stop) -> Result<(), ServeError> {
+    let rest = bind(settings.rest_socket()).await?;
+    let grpc = bind(settings.grpc_socket()).await?;
+    let node = open(settings)?;
+    // The servers stop with the process, and with the node.
+    let (trigger, servers_stop) = stop_pair();
+    let stops = tokio::spawn(stop_when(node.ended(), stop, trigger));
+    let (end_grpc, grpc_ends) = watch::channel(false);
+    let grpc = tokio::spawn(grpc::serve(grpc, node.handle(), node.local(), grpc_ends));
+    let limits_of_requests = rest::Limits {
+        max_key_bytes: settings.max_key_bytes,
+        max_value_bytes: settings.max_value_bytes,
+        deadline: settings.deadline,
+        ..rest::Limits::default()
+    };
+    tracing::info!(address = %settings.address, incarnation = %node.local().incarnation, "serving");
+    http::serve(rest, rest::router(node.handle(), limits_of_requests), servers_stop, limits).await;
+    // The last requests needed the peers, so their side ends after the clients'.
+    stops.abort();
+    end_grpc.send_replace(true);
+    if let Ok(Err(error)) = grpc.await {
+        tracing::warn!(%error, "the gRPC side ended with an error");
+    }
+    tokio::task::spawn_blocking(|| node.stop()).await.map_err(io::Error::other)??;
+    tracing::info!("stopped");
+    Ok(())
 }
 
 /// Opens the data directory and starts the node on it.
@@ -153,8 +173,11 @@ fn open(settings: &Settings) -> Result<Node, ServeError> {
 }
 
 /// The node's loop ends by itself only when it must not go on.
-async fn stop_when(ended: impl Future<Output = ()>, trigger: StopTrigger) {
-    ended.await;
+async fn stop_when(ended: impl Future<Output = ()>, mut stop: Stop, trigger: StopTrigger) {
+    tokio::select! {
+        () = ended => {}
+        () = stop.requested() => {}
+    }
     trigger.stop();
 }
 

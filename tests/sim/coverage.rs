@@ -1,26 +1,27 @@
 //! How often each interesting thing happened: a sweep in which nothing went wrong proves nothing if nothing happened.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// Counters by name.
 #[derive(Clone, Debug, Default)]
-pub struct Coverage(BTreeMap<&'static str, u64>);
+pub struct Coverage(BTreeMap<Cow<'static, str>, u64>);
 
 impl Coverage {
     /// Counts one more.
-    pub fn hit(&mut self, what: &'static str) {
+    pub fn hit(&mut self, what: impl Into<Cow<'static, str>>) {
         self.add(what, 1);
     }
 
     /// Counts some more.
-    pub fn add(&mut self, what: &'static str, count: u64) {
-        *self.0.entry(what).or_default() += count;
+    pub fn add(&mut self, what: impl Into<Cow<'static, str>>, count: u64) {
+        *self.0.entry(what.into()).or_default() += count;
     }
 
     /// Keeps the greatest.
-    pub fn most(&mut self, what: &'static str, count: u64) {
-        let entry = self.0.entry(what).or_default();
+    pub fn most(&mut self, what: impl Into<Cow<'static, str>>, count: u64) {
+        let entry = self.0.entry(what.into()).or_default();
         *entry = count.max(*entry);
     }
 
@@ -33,9 +34,9 @@ impl Coverage {
     pub fn join(&mut self, other: &Self) {
         for (what, count) in &other.0 {
             if what.starts_with("most ") {
-                self.most(what, *count);
+                self.most(what.clone(), *count);
             } else {
-                self.add(what, *count);
+                self.add(what.clone(), *count);
             }
         }
     }

@@ -34,10 +34,14 @@ pub enum Event {
     Overdue { serial: u64 },
     /// Something breaks.
     Fault,
+    /// Something breaks while partitions move.
+    Strike,
     /// The cut of this number ends.
     Heal { cut: u64 },
     /// A full disk has room again.
     Room { node: usize },
+    /// An operator asks for a change of the map.
+    Operator,
 }
 
 /// A message under way.

@@ -1,6 +1,7 @@
 //! What goes wrong: processes die, networks are cut in every shape, clocks jump, disks are slow or full.
 
 use entail::machine::message::Input;
+use entail::types::Epoch;
 
 use crate::disk::Disk;
 use crate::event::Event;
@@ -13,8 +14,18 @@ impl World {
         if self.quiet {
             return;
         }
+        self.strike();
+        let when = self.now + self.random.within(1, 2 * self.settings.fault_gap_ms);
+        self.agenda.at(when, Event::Fault);
+    }
+
+    /// Something goes wrong.
+    pub fn strike(&mut self) {
+        if self.quiet {
+            return;
+        }
         let f = self.settings.faults;
-        let weights = [f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full];
+        let weights = [f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full, f.wipe, f.dead];
         let n = self.random.index(self.nodes.len());
         match self.random.weighted(&weights) {
             0 => self.crash_and_restart(n),
@@ -24,16 +35,17 @@ impl World {
             4 => self.slow(n),
             5 => self.drop_connections(n),
             6 => self.lag(),
-            _ => self.fill_disk(n),
+            7 => self.fill_disk(n),
+            8 => self.lose_disk(n),
+            _ => self.lose_for_good(n),
         }
-        let when = self.now + self.random.within(1, 2 * self.settings.fault_gap_ms);
-        self.agenda.at(when, Event::Fault);
     }
 
     fn crash_and_restart(&mut self, n: usize) {
         if self.nodes[n].process.is_none() {
             return;
         }
+        self.count_states(n, "crash");
         self.crash(n, None);
         let long = self.random.percent(30);
         let down = self.random.within(2, if long { self.settings.down_ms } else { 150 });
@@ -50,6 +62,7 @@ impl World {
         self.oracle.coverage.hit("process: crashed");
         self.nodes[n].boot += 1;
         self.nodes[n].disk = self.nodes[n].disk.crash(keep);
+        self.drop_replicas(n, self.oracle.holdings[n].number(keep));
         for version in self.oracle.holdings[n].crashed(keep) {
             self.oracle.lost(version);
         }
@@ -71,6 +84,7 @@ impl World {
     pub fn wipe(&mut self, n: usize) {
         self.crash(n, Some(0));
         self.nodes[n].disk = Disk::default();
+        (self.nodes[n].incarnation, self.nodes[n].epoch) = (None, Epoch(0));
         self.oracle.holdings[n] = Holdings::new(self.settings.partitions);
     }
 
@@ -103,6 +117,9 @@ impl World {
             4 => "cut: a bridge is left",
             _ => "cut: a ring is left",
         });
+        if shape == 0 {
+            self.count_states(a, "cut off");
+        }
         self.cut(cut);
         let short = self.random.percent(50);
         let length = self.random.within(50, if short { 400 } else { self.settings.cut_ms });

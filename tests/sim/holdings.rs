@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use entail::causal::vector::VersionVector;
-use entail::types::{Epoch, PartitionId};
+use entail::types::{Epoch, PartitionId, StayId};
 
 use crate::oracle::{Order, VersionId};
 
@@ -12,6 +12,8 @@ use crate::oracle::{Order, VersionId};
 pub struct Held {
     /// The replica's vector.
     pub vector: VersionVector,
+    /// The own stays that the replica is held for; none: what is left of it is being removed.
+    pub held_for: Vec<StayId>,
     /// The replica's floor.
     pub floor: Epoch,
     /// Tombstones that were collected here: the greatest of each key, by the key's index.
@@ -22,7 +24,9 @@ pub struct Held {
 #[derive(Clone, Debug)]
 pub enum Fact {
     /// The replica's record changed.
-    Replica(PartitionId, VersionVector, Epoch),
+    Replica(PartitionId, VersionVector, Epoch, Vec<StayId>),
+    /// The replica was dropped.
+    Dropped(PartitionId),
     /// A tombstone was removed.
     Collected(PartitionId, usize, Order),
     /// A write got its name.
@@ -52,6 +56,21 @@ impl Holdings {
         self.unsynced.push_back((number, facts));
     }
 
+    /// The replicas whose drop becomes durable with the batches up to this number.
+    pub fn dropped_by(&self, number: u64) -> Vec<PartitionId> {
+        let facts = self.unsynced.iter().filter(|batch| batch.0 <= number).flat_map(|batch| &batch.1);
+        let dropped = facts.filter_map(|fact| match fact {
+            Fact::Dropped(partition) => Some(*partition),
+            _ => None,
+        });
+        dropped.collect()
+    }
+
+    /// The number of the last of the first `keep` batches that are not durable.
+    pub fn number(&self, keep: usize) -> u64 {
+        keep.checked_sub(1).and_then(|at| self.unsynced.get(at)).map_or(0, |batch| batch.0)
+    }
+
     /// The batches up to this number are durable.
     pub fn synced(&mut self, number: u64) {
         while self.unsynced.front().is_some_and(|batch| batch.0 <= number) {
@@ -79,7 +98,9 @@ impl Holdings {
 
 fn take(held: &mut [Held], fact: &Fact) {
     match fact {
-        Fact::Replica(partition, vector, floor) => {
+        Fact::Dropped(partition) => held[partition.0 as usize] = Held::default(),
+        Fact::Replica(partition, vector, floor, held_for) => {
+            held[partition.0 as usize].held_for.clone_from(held_for);
             held[partition.0 as usize].vector.clone_from(vector);
             held[partition.0 as usize].floor = *floor;
         }

@@ -11,19 +11,21 @@
 //! ENTAIL_SIM_SWEEP_OFF=OperationDeps|all cargo test --release --test sim without_a_rule -- --ignored --nocapture
 //! ```
 //!
-//! From the world inward: [`world`] is time and what happens; [`node`], [`disk`] and [`network`] are what it happens to;
-//! [`faults`] and [`workload`] make it happen; [`observe`] and [`oracle`] know what is right; `invariants/` says what
-//! must hold; [`run`] is a history with its ending. [`switches`] shows that each clause of the protocol is necessary,
+//! From the world inward: [`world`] is time and what happens; [`node`], [`disk`] and [`network`] are what it meets;
+//! [`faults`], [`workload`] and [`changes`] make it happen; [`observe`] and [`oracle`] know what is right; `invariants/`
+//! says what must hold; [`run`] is a history with its ending. [`switches`] shows that each clause of the protocol is necessary,
 //! [`regressions`] that what failed once does not fail again, [`scripts`] are scenarios to read.
 //!
-//! Not simulated: lost disks that come back empty (a change of the map), the wire format, real time.
+//! Not simulated: the wire format, real time.
 
+mod changes;
 mod coverage;
 mod disk;
 mod event;
 mod faults;
 mod holdings;
 mod invariants;
+mod loss;
 mod network;
 mod node;
 mod observe;
@@ -34,6 +36,7 @@ mod random;
 mod regressions;
 mod run;
 mod scripts;
+mod steps;
 mod sweep;
 mod switches;
 mod trace;

@@ -1,11 +1,11 @@
 //! One simulated node: a disk, clocks that err, and, while it is up, a process that drives the real machine as
 //! production's loop does: some inputs, one flush, the effects; a sync that ends later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use entail::machine::Machine;
-use entail::machine::message::{Input, RequestId};
-use entail::types::{BatchNo, NodeAddr, Now};
+use entail::machine::message::{Input, RequestId, Wanted};
+use entail::types::{BatchNo, Epoch, Incarnation, NodeAddr, Now};
 
 use crate::disk::Disk;
 use crate::oracle::Shown;
@@ -32,6 +32,12 @@ pub struct Node {
     pub stall_ms: u64,
     /// Its disk is lost for good.
     pub dead: bool,
+    /// It is in no `VIEW`: it starts later, and knows itself and this node.
+    pub knows: Option<usize>,
+    /// Whose disk it has, once it was started.
+    pub incarnation: Option<Incarnation>,
+    /// The newest map that it acted under on that disk.
+    pub epoch: Epoch,
 }
 
 /// A running process.
@@ -51,6 +57,10 @@ pub struct Process {
     pub origin_ms: u64,
     /// Requests of its own clients without an answer.
     pub requests: BTreeMap<RequestId, u64>,
+    /// Changes of the map that its own clients asked for, without an answer.
+    pub changes: BTreeMap<RequestId, Wanted>,
+    /// The nodes that it connects to.
+    pub met: BTreeSet<usize>,
     /// Requests that others forwarded: the key's index by forwarder and name.
     pub serving: BTreeMap<(usize, u64), usize>,
 }
@@ -75,6 +85,8 @@ impl Process {
             unsynced: None,
             origin_ms,
             requests: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            met: BTreeSet::new(),
             serving: BTreeMap::new(),
         }
     }
@@ -84,7 +96,19 @@ impl Node {
     /// A node that was never started.
     pub fn new(addr: NodeAddr, skew_ms: i64, sync_ms: u64) -> Self {
         let disk = Disk::default();
-        Self { addr, boot: 0, disk, process: None, skew_ms, sync_ms, stall_ms: 0, dead: false }
+        Self {
+            addr,
+            boot: 0,
+            disk,
+            process: None,
+            skew_ms,
+            sync_ms,
+            stall_ms: 0,
+            dead: false,
+            knows: None,
+            incarnation: None,
+            epoch: Epoch(0),
+        }
     }
 
     /// True while this very process runs.

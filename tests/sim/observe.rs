@@ -41,7 +41,9 @@ impl World {
     pub fn learn(&mut self, n: usize) {
         for (number, changes) in self.nodes[n].disk.take_changed() {
             let mut facts = Vec::new();
-            for change in changes {
+            // Whether a replica was dropped comes before what became of its items.
+            let (records, others): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.key[0] == b'p');
+            for change in records.into_iter().chain(others) {
                 self.learn_change(n, &change, &mut facts);
             }
             self.oracle.holdings[n].applied(number, facts);
@@ -57,11 +59,15 @@ impl World {
             (b'p', _, Some(new)) => {
                 let record: records::ReplicaRecord = records::decode("a replica", new).expect("just written");
                 let before = &self.oracle.holdings[n].now[partition.0 as usize];
-                if record.floor > before.floor {
+                if !before.held_for.is_empty() && !record.held_for.iter().any(|stay| before.held_for.contains(stay)) {
+                    self.oracle.coverage.hit("replicas: dropped");
+                    facts.push(Fact::Dropped(partition));
+                } else if record.floor > before.floor {
                     self.oracle.coverage.hit("tombstones: floor raised");
                 }
-                facts.push(Fact::Replica(partition, record.applied, record.floor));
+                facts.push(Fact::Replica(partition, record.applied, record.floor, record.held_for));
             }
+            (b'p', _, None) => facts.push(Fact::Dropped(partition)),
             (b'l', None, Some(new)) => {
                 let op = records::decode_op(new).expect("just written");
                 if let Some(version) = self.learn_write(n, partition, &op) {
@@ -70,9 +76,16 @@ impl World {
             }
             (b'l', Some(_), None) => self.oracle.coverage.hit("log: truncated"),
             (b'f', None, Some(_)) => self.oracle.coverage.hit("fill: part kept aside"),
+            // What is left of a dropped replica.
+            (b'i', Some(_), None) if self.is_dropping(n, partition, facts) => {}
             (b'i', old, new) => self.learn_item(n, partition, &change.key, (old, new), facts),
             _ => {}
         }
+    }
+
+    fn is_dropping(&self, n: usize, partition: PartitionId, facts: &[Fact]) -> bool {
+        let mut dropped = facts.iter().filter(|fact| matches!(fact, Fact::Dropped(p) if *p == partition));
+        dropped.next().is_some() || self.oracle.holdings[n].now[partition.0 as usize].held_for.is_empty()
     }
 
     fn learn_write(&mut self, n: usize, partition: PartitionId, op: &entail::causal::op::Op) -> Option<VersionId> {
@@ -100,6 +113,9 @@ impl World {
         let key = key.expect("only keys that were asked for are stored");
         let item = |bytes: &Bytes| records::decode_item(bytes).expect("just written");
         let (old, new) = (change.0.as_ref().map(item), change.1.as_ref().map(item));
+        if let Some(version) = new.as_ref().and_then(|item| self.version_of(partition, item.dot)) {
+            self.oracle.found_again(version);
+        }
         let collected = self.oracle.holdings[n].now[partition.0 as usize].collected.get(&key).copied();
         self.judge(tombstones::changed(&self.oracle, n, key, (old.as_ref(), new.as_ref()), collected));
         if let (Some(old), None) = (&old, &new) {

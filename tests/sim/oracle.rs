@@ -84,7 +84,9 @@ pub struct Version {
     pub shown: bool,
     /// The answer's number of copies, once acknowledged.
     pub acked: Option<u32>,
-    /// A crash took it before it left its coordinator: it never was.
+    /// How many lost disks had it.
+    pub losses: u32,
+    /// A crash took it before it left its coordinator, and it never was; or all disks that had it are lost.
     pub gone: bool,
 }
 
@@ -116,6 +118,8 @@ pub struct Oracle {
     pub by_key: Vec<Vec<VersionId>>,
     /// The version that a dot names.
     pub by_dot: BTreeMap<(PartitionId, Dot), VersionId>,
+    /// Versions that were lost after somebody may have seen them.
+    pub lost_versions: Vec<VersionId>,
     /// What each node holds.
     pub holdings: Vec<Holdings>,
     /// Counters.
@@ -134,6 +138,7 @@ impl Oracle {
             writes: Vec::new(),
             versions: Vec::new(),
             by_dot: BTreeMap::new(),
+            lost_versions: Vec::new(),
             holdings: (0..nodes).map(|_| Holdings::new(partitions)).collect(),
             coverage: Coverage::default(),
             now_ms: 0,
@@ -177,6 +182,7 @@ impl Oracle {
             left: false,
             shown: false,
             acked: None,
+            losses: 0,
             gone: false,
         });
         if let Some(write) = write {

@@ -21,6 +21,10 @@ pub struct Faults {
     pub lag: u64,
     /// A disk is full for a while.
     pub full: u64,
+    /// A process dies and its disk with it; it comes back with an empty one.
+    pub wipe: u64,
+    /// A process dies and its disk with it, for good; the operator gives it up later.
+    pub dead: u64,
 }
 
 /// All that makes a run, beside the rules.
@@ -28,6 +32,14 @@ pub struct Faults {
 pub struct Settings {
     /// Nodes of `VIEW`.
     pub nodes: usize,
+    /// Nodes that are in no `VIEW`: they start later, each knowing one other.
+    pub late_nodes: usize,
+    /// How many changes of the map operators ask for; with none, the map stays what it is.
+    pub changes: u64,
+    /// Milliseconds between two of them, at most.
+    pub change_gap_ms: u64,
+    /// The longest pause between two ticks, in milliseconds.
+    pub tick_ms: u64,
     /// Shards.
     pub shards: u32,
     /// Partitions.
@@ -76,15 +88,30 @@ pub struct Settings {
     pub slow_operations: bool,
     /// One node's disk is lost for good when the rest heals.
     pub dead: bool,
+    /// How many new maps under which partitions move, in percent, bring another fault.
+    pub strikes: u64,
+    /// Bytes of fills that a node gives a second.
+    pub fill_bytes: u64,
+    /// Disks are lost that hold the last copies.
+    pub careless: bool,
     /// Nodes start up to this many milliseconds apart.
     pub start_ms: u64,
     /// The mean of clocks' errors at the start, in milliseconds.
     pub skew_ms: u64,
 }
 
+impl Settings {
+    /// Whether the map changes.
+    pub fn maps(&self) -> bool {
+        self.changes > 0
+    }
+}
+
 /// The profiles, by name.
-pub const PROFILES: &[&str] =
-    &["std", "crash", "cut", "lag", "tomb", "skew", "calm", "birth", "dead", "flap", "bulk", "fill"];
+pub const PROFILES: &[&str] = &[
+    "std", "crash", "cut", "lag", "tomb", "skew", "calm", "birth", "dead", "flap", "bulk", "fill", "reshard", "move",
+    "wipe", "away", "forget",
+];
 
 /// The settings of one run.
 ///
@@ -141,6 +168,28 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
             s.loss = random.pick(&[0, 20, 80]);
             s.faults = Faults { lag: 8, crash: 5, cut: 3, links: 2, ..Faults::default() };
         }
+        "reshard" => transitions(&mut s, random, Faults { slow: 1, ..Faults::default() }),
+        "move" => {
+            let faults = Faults { crash: 5, cut: 4, slow: 2, links: 2, lag: 3, skew: 1, full: 1, ..Faults::default() };
+            transitions(&mut s, random, faults);
+            s.loss = random.pick(&[0, 10, 40]);
+            s.fault_gap_ms = random.pick(&[900, 3000]);
+        }
+        "wipe" => {
+            transitions(&mut s, random, Faults { wipe: 4, crash: 3, cut: 2, slow: 1, lag: 1, ..Faults::default() });
+            s.fault_gap_ms = random.pick(&[2000, 8000]);
+        }
+        "forget" => {
+            let faults = Faults { dead: 3, wipe: 4, crash: 3, cut: 2, slow: 1, lag: 1, ..Faults::default() };
+            transitions(&mut s, random, faults);
+            s.nodes = random.within(3, 7) as usize;
+            (s.fault_gap_ms, s.careless) = (random.pick(&[3000, 8000]), random.percent(40));
+        }
+        "away" => {
+            transitions(&mut s, random, Faults { cut: 4, crash: 1, ..Faults::default() });
+            (s.cut_ms, s.down_ms) = (random.pick(&[20_000, 90_000]), random.pick(&[5_000, 70_000]));
+            (s.fault_gap_ms, s.change_gap_ms) = (20_000, 20_000);
+        }
         other => panic!("no profile is called {other}; there are {PROFILES:?}"),
     }
     s
@@ -151,6 +200,10 @@ fn standard(random: &mut Random) -> Settings {
     let shards = random.within(1, (nodes / 2) as u64) as u32;
     Settings {
         nodes,
+        late_nodes: 0,
+        changes: 0,
+        change_gap_ms: 0,
+        tick_ms: 22,
         shards,
         partitions: (random.within(2, 6) as u32).max(shards),
         keys: random.within(4, 10) as usize,
@@ -165,7 +218,18 @@ fn standard(random: &mut Random) -> Settings {
         twice: random.pick(&[0, 5, 15]),
         late: random.pick(&[0, 3, 15, 40]),
         fault_gap_ms: random.pick(&[400, 900, 2000]),
-        faults: Faults { crash: 5, crash_all: 1, cut: 4, skew: 1, slow: 2, links: 1, lag: 2, full: 1 },
+        faults: Faults {
+            crash: 5,
+            crash_all: 1,
+            cut: 4,
+            skew: 1,
+            slow: 2,
+            links: 1,
+            lag: 2,
+            full: 1,
+            wipe: 0,
+            dead: 0,
+        },
         cut_ms: random.pick(&[800, 2500, 6000]),
         down_ms: random.pick(&[300, 1500, 5000]),
         sync_ms: random.pick(&[3, 8, 20]),
@@ -175,9 +239,31 @@ fn standard(random: &mut Random) -> Settings {
         value_bytes: 20,
         slow_operations: false,
         dead: false,
+        careless: false,
+        strikes: 0,
+        fill_bytes: 64 << 20,
         start_ms: 150,
         skew_ms: random.pick(&[0, 0, 300]),
     }
+}
+
+/// Who belongs to the store and who holds what changes while clients work.
+fn transitions(s: &mut Settings, random: &mut Random, faults: Faults) {
+    s.nodes = random.within(2, 6) as usize;
+    s.late_nodes = random.within(0, 2) as usize;
+    s.shards = random.within(1, (s.nodes / 2) as u64) as u32;
+    s.partitions = random.within(u64::from(s.shards).max(2), 8) as u32;
+    s.keys = random.within(4, 16) as usize;
+    (s.requests, s.think_ms, s.sleep_ms, s.tick_ms) = (1_200, random.pick(&[150, 400]), 12_000, 50);
+    s.changes = random.within(4, 24);
+    s.change_gap_ms = random.pick(&[1500, 6000]);
+    s.write_copies = 2;
+    s.loss = 0;
+    s.faults = faults;
+    s.fault_gap_ms = random.pick(&[900, 3000]);
+    s.value_bytes = random.pick(&[20, 30_000]);
+    s.fill_bytes = random.pick(&[60_000, 64 << 20]);
+    s.strikes = random.pick(&[0, 15, 50]);
 }
 
 fn crash(s: &mut Settings, random: &mut Random) {

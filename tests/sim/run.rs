@@ -1,5 +1,6 @@
 //! A whole run: faults and requests, then everything is healed, and the store must come to rest with nothing lost.
 
+use entail::machine::message::Wanted;
 use entail::machine::rules::Rules;
 use entail::types::{PartitionId, ShardId};
 
@@ -13,6 +14,9 @@ use crate::world::World;
 
 /// How long the store may take to come to rest after everything is healed.
 pub const REST_MS: u64 = 30_000;
+
+/// … and where partitions move: with fills that stood still and are begun again, and nodes that are waited for.
+const MOVED_MS: u64 = 400_000;
 
 /// How long a read may take once it has.
 const READ_MS: u64 = 3_000;
@@ -56,7 +60,7 @@ impl World {
         }
         // Enough for all requests at the slowest pace; whoever is stuck is overdue long before.
         let end = self.now + 20_000 + self.settings.requests * 400;
-        self.run_until(end, |world| world.serial >= world.settings.requests);
+        self.run_until(end, |world| world.serial >= world.settings.requests && world.changes >= world.settings.changes);
         let more = self.random.within(0, 500);
         self.run_for(more);
     }
@@ -68,6 +72,10 @@ impl World {
         }
         let when = self.now + self.random.within(1, self.settings.fault_gap_ms);
         self.agenda.at(when, Event::Fault);
+        if self.settings.maps() {
+            let when = self.now + self.random.within(1, 2 * self.settings.change_gap_ms);
+            self.agenda.at(when, Event::Operator);
+        }
     }
 
     fn ending(&mut self) {
@@ -75,14 +83,18 @@ impl World {
             return;
         }
         self.heal_all();
+        if self.settings.maps() && self.quorum_is_lost() {
+            return self.oracle.coverage.hit("end: only recover helps");
+        }
         let end = self.now + 9_000;
         self.run_until(end, |world| world.asked.is_empty());
         if !self.rest() {
             return;
         }
         self.judge(convergence::check(self));
-        if !self.nodes.iter().any(|node| node.dead) {
+        if self.settings.maps() || !self.nodes.iter().any(|node| node.dead) {
             self.read_all();
+            self.reshard_once_more();
             self.write_once_more();
             if self.rest() {
                 self.judge(convergence::check(self));
@@ -119,9 +131,14 @@ impl World {
 
     /// Waits until nothing is left to do; false, and a violation, when that does not come.
     fn rest(&mut self) -> bool {
-        let end = self.now + REST_MS;
+        let end = self.now + if self.settings.maps() { MOVED_MS } else { REST_MS };
+        let mut ask_ms = self.now + 20_000;
         while self.violation.is_none() {
             self.run_for(100);
+            if self.now > ask_ms {
+                ask_ms = self.now + 20_000;
+                self.forget_the_dead();
+            }
             match settles::settled(self) {
                 Ok(()) => return true,
                 Err(why) if self.now >= end => self.fail(format!("SETTLES: not at rest: {why}")),
@@ -138,7 +155,7 @@ impl World {
         sessions.extend(self.saved.first().cloned());
         for session in sessions {
             for key in 0..self.oracle.keys.len() {
-                let node = self.random.index(self.nodes.len());
+                let node = self.somebody();
                 self.clients[0].session = session.clone();
                 self.must(node, Kind::Get, key);
                 if self.violation.is_some() {
@@ -158,6 +175,12 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A node that is up.
+    fn somebody(&mut self) -> usize {
+        let up: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some()).collect();
+        up[self.random.index(up.len())]
     }
 
     /// Asks, waits for the answer, and takes no error.
@@ -182,7 +205,7 @@ impl World {
         // One round of the slow rotation that tells what is stable once more.
         self.run_for(2_500);
         for client in 0..self.clients.len() {
-            let node = self.random.index(self.nodes.len());
+            let node = self.somebody();
             self.clients[0].session = self.clients[client].session.clone();
             let key = self.random.index(self.settings.keys);
             self.must(node, Kind::Put, key);
@@ -195,9 +218,33 @@ impl World {
         }
     }
 
+    /// In quiet, a reshard that the nodes suffice for is done.
+    fn reshard_once_more(&mut self) {
+        if !self.settings.maps() || !self.rest() {
+            return;
+        }
+        let Some(map) = self.newest().cloned() else { return };
+        let present = map.present().count() as u32;
+        let most = (present / 2).min(self.settings.partitions);
+        if most < 1 {
+            return;
+        }
+        let count = self.random.within(1, u64::from(most)) as u32;
+        let Some((_, id)) = self.ask_change_anywhere(Wanted::Reshard(count), 10_000) else { return };
+        self.run_until(self.now + MOVED_MS, |world| world.changed.contains_key(&id));
+        let outcome = self.changed.get(&id);
+        if self.violation.is_none() && !matches!(outcome, Some(Ok(_))) {
+            self.fail(format!("SETTLES: in quiet, a reshard of {present} nodes to {count} shards is {outcome:?}"));
+        }
+        if self.rest() {
+            self.judge(convergence::check(self));
+            self.read_all();
+        }
+    }
+
     /// All nodes count the same keys: those that have a value, whoever is asked.
     fn count_keys(&mut self) {
-        for n in 0..self.nodes.len() {
+        for n in (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some()) {
             for status in self.machine(n).partition_status() {
                 let truth = self.values_at(n, |partition| partition == status.partition);
                 if truth != status.keys {
@@ -206,12 +253,12 @@ impl World {
                 }
             }
         }
-        for shard in 0..self.settings.shards as usize {
-            let layout = self.machine(0).map().layout.clone();
+        for shard in 0..self.newest().expect("it is born").layout.shards.len() {
+            let layout = self.newest().expect("it is born").layout.clone();
             let mine = |n: &usize| layout.shard_of(&self.nodes[*n].addr) == Some(ShardId(shard as u32 + 1));
             let member = (0..self.nodes.len()).find(mine).expect("every shard has members");
             let truth = self.values_at(member, |_| true);
-            let node = self.random.index(self.nodes.len());
+            let node = self.somebody();
             let serial = self.ask(0, node, None, shard, READ_MS);
             let end = self.now + READ_MS + settles::SLACK_MS;
             self.run_until(end, |world| world.clients[0].waits != Some(serial));

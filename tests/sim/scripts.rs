@@ -26,6 +26,13 @@ struct Script {
 /// A world without faults of its own, at its beginning.
 fn world(nodes: usize, shards: u32, rules: Rules) -> World {
     let settings = Settings {
+        careless: false,
+        strikes: 0,
+        fill_bytes: 64 << 20,
+        late_nodes: 0,
+        changes: 0,
+        change_gap_ms: 0,
+        tick_ms: 22,
         nodes,
         shards,
         partitions: 4,

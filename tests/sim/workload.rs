@@ -92,7 +92,7 @@ impl World {
         let mut kind = Some(kind);
         if self.random.percent(25) {
             (kind, key) = (Some(Kind::Get), self.clients[c].last_key.unwrap_or(key));
-        } else if self.random.percent(1) {
+        } else if self.random.percent(1) && !self.settings.maps() {
             kind = None;
         }
         let budget = self.random.pick(&[250, 800, 2500, 2500, 8000]);
@@ -145,7 +145,7 @@ impl World {
             Some(Kind::Get) => Request::Get { key: name, context },
             Some(Kind::Put) => Request::Put { key: name, value: self.value(write.unwrap_or_default()), context },
             Some(Kind::Delete) => Request::Delete { key: name, context },
-            None => Request::KeyCount { shard: ShardId(key as u32 % self.settings.shards + 1) },
+            None => Request::KeyCount { shard: ShardId(key as u32 % self.shards() + 1) },
         };
         self.trace.say(self.now, || format!("client{c} asks node{} {request:?}", node + 1));
         self.clients[c] = Client { waits: Some(serial), at: node, last_key: Some(key), ..self.clients[c].clone() };
@@ -159,6 +159,11 @@ impl World {
         };
         self.agenda.at(self.now + patience, Event::GiveUp { client: c, serial });
         serial
+    }
+
+    /// How many shards there are.
+    fn shards(&self) -> u32 {
+        self.newest().map_or(self.settings.shards, |map| map.layout.shards.len() as u32)
     }
 
     /// Now and then a context goes through its text, as it always does outside.
@@ -232,7 +237,8 @@ impl World {
             session.past.insert(version);
             session.seen.insert(version);
         } else {
-            let best = self.oracle.best(asked.key, |v| asked.session.past.contains(v));
+            let past = &asked.session.past;
+            let best = self.oracle.best_of(asked.key, past, |v| past.contains(v));
             session.past.join(&self.oracle.seen_in_nothing(best, &shown.deletes));
         }
         Some(session)

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::sync::Arc;
 
 use entail::causal::codec::ContextCodec;
 use entail::cluster::map::ClusterMap;
-use entail::machine::message::{Effect, Input, Request};
+use entail::machine::message::{Effect, Input, NotChanged, Request, RequestId};
 use entail::machine::rules::Rules;
 use entail::machine::{Config, Machine};
 use entail::types::{Epoch, Key};
@@ -55,8 +56,12 @@ pub struct World {
     pub quiet: bool,
     /// The text of contexts, once the store is born.
     pub codec: Option<ContextCodec>,
-    /// The hash of every map that a node acted under.
-    pub maps: BTreeMap<Epoch, u64>,
+    /// Every map that a node acted under.
+    pub maps: BTreeMap<Epoch, Arc<ClusterMap>>,
+    /// Answers to operators.
+    pub changed: BTreeMap<RequestId, Result<u64, NotChanged>>,
+    /// Changes of the map that were asked for.
+    pub changes: u64,
     /// Events so far.
     pub steps: u64,
 }
@@ -71,8 +76,8 @@ impl World {
 
     /// A run of these settings, at its beginning.
     pub fn of(settings: Settings, mut random: Random, rules: Rules, trace: Trace) -> Self {
-        let n = settings.nodes;
-        let nodes = (0..n)
+        let n = settings.nodes + settings.late_nodes;
+        let nodes: Vec<_> = (0..n)
             .map(|i| {
                 let addr = format!("node{}:8085", i + 1).parse().expect("the name is an address");
                 let skew = random.within(0, 2 * settings.skew_ms) as i64 - settings.skew_ms as i64;
@@ -99,12 +104,18 @@ impl World {
             quiet: false,
             codec: None,
             maps: BTreeMap::new(),
+            changes: 0,
+            changed: BTreeMap::new(),
             steps: 0,
             settings,
         };
         for node in 0..n {
-            let when = world.random.within(0, world.settings.start_ms);
+            let late = node >= world.settings.nodes;
+            let when = world.random.within(0, if late { 40_000 } else { world.settings.start_ms });
             world.agenda.at(when, Event::Start { node, boot: 0 });
+            if late {
+                world.nodes[node].knows = Some(world.random.index(world.settings.nodes));
+            }
         }
         world
     }
@@ -168,8 +179,10 @@ impl World {
             Event::GiveUp { client, serial } => self.give_up(client, serial),
             Event::Overdue { serial } => self.judge(invariants::settles::overdue(&self.asked, serial)),
             Event::Fault => self.fault(),
+            Event::Strike => self.strike(),
             Event::Heal { cut } => self.heal_cut(cut),
             Event::Room { node } => self.room(node),
+            Event::Operator => self.operator(),
         }
     }
 
@@ -182,8 +195,8 @@ impl World {
         }
         let config = Config {
             address: node.addr.clone(),
-            view: self.nodes.iter().map(|node| node.addr.clone()).collect(),
-            shard_count: Some(self.settings.shards),
+            view: self.first_view(n).into_iter().map(|n| self.nodes[n].addr.clone()).collect(),
+            shard_count: node.knows.is_none().then_some(self.settings.shards),
             partitions: self.settings.partitions,
             write_copies: self.settings.write_copies,
             max_waiting: self.settings.max_waiting,
@@ -191,13 +204,16 @@ impl World {
             seed: self.random.seed(),
             rules: self.rules,
             reconcile_rules: entail::cluster::reconcile::rules::ReconcileRules::all(),
-            fill_bytes_a_second: 64 << 20,
+            fill_bytes_a_second: self.settings.fill_bytes,
         };
         let origin_ms = self.random.within(1, 1_000_000);
         let mut now = node.clocks(self.now);
         now.mono_ms += origin_ms;
         match Machine::open(config, &node.disk, now) {
-            Ok(machine) => self.nodes[n].process = Some(Process::new(machine, origin_ms)),
+            Ok(machine) => {
+                self.nodes[n].incarnation = Some(machine.incarnation());
+                self.nodes[n].process = Some(Process::new(machine, origin_ms));
+            }
             Err(error) => return self.fail(format!("node{} does not start: {error}", n + 1)),
         }
         self.nodes[n].boot += 1;
@@ -205,16 +221,35 @@ impl World {
         self.trace.say(self.now, || format!("node{} starts", n + 1));
         self.oracle.coverage.hit("process: started");
         self.agenda.at(self.now, Event::Tick { node: n, boot });
-        for to in (0..self.nodes.len()).filter(|to| *to != n) {
+        for to in self.first_view(n) {
+            self.acquaint(n, to);
+        }
+        let map = self.machine(n).map().clone();
+        self.judge_map(n, &map);
+        map.nodes.keys().for_each(|node| self.acquaint(n, self.node_index(node)));
+    }
+
+    /// The nodes that a node is started with.
+    fn first_view(&self, n: usize) -> Vec<usize> {
+        match self.nodes[n].knows {
+            Some(other) => vec![n, other],
+            None => (0..self.settings.nodes).collect(),
+        }
+    }
+
+    /// From now on a node connects to another.
+    pub fn acquaint(&mut self, from: usize, to: usize) {
+        if from != to && self.process(from).met.insert(to) {
             let when = self.now + self.random.within(1, 30);
-            self.agenda.at(when, Event::Dial { from: n, boot, to });
+            let boot = self.nodes[from].boot;
+            self.agenda.at(when, Event::Dial { from, boot, to });
         }
     }
 
     fn tick(&mut self, n: usize, boot: u32) {
         if self.nodes[n].runs(boot) {
             self.give(n, Input::Tick);
-            let when = self.now + self.random.within(10, 22);
+            let when = self.now + self.random.within(10, self.settings.tick_ms);
             self.agenda.at(when, Event::Tick { node: n, boot });
         }
     }
@@ -305,6 +340,7 @@ impl World {
             return;
         }
         self.nodes[n].disk.sync_to(applied);
+        self.drop_replicas(n, applied);
         self.oracle.holdings[n].synced(applied);
         self.process(n).syncing = false;
         self.begin_sync(n);
@@ -319,21 +355,50 @@ impl World {
             }
             Effect::Reply { id, response } => self.reply(n, id, response, shown),
             Effect::MapChanged(map) => self.map_changed(n, &map),
-            // Nobody is new, and nobody asks for a change.
-            Effect::Meet(_) | Effect::ReplyChange { .. } => {}
+            Effect::Meet(node) => self.acquaint(n, self.node_index(&node)),
+            Effect::ReplyChange { id, outcome } => self.reply_change(n, id, outcome),
             Effect::Warn(_) => self.oracle.coverage.hit("process: warned"),
             Effect::Fatal(error) => self.fail(format!("node{} gives up: {error}", n + 1)),
         }
     }
 
     fn map_changed(&mut self, n: usize, map: &ClusterMap) {
-        let verdict = invariants::birth::check(&mut self.maps, n, map);
-        self.judge(verdict);
+        self.judge_map(n, map);
+        map.nodes.keys().for_each(|node| self.acquaint(n, self.node_index(node)));
         if map.is_born() && self.codec.is_none() {
             self.oracle.coverage.hit("store: born");
             self.trace.say(self.now, || format!("the store is born at node{}", n + 1));
             self.codec = Some(ContextCodec::new(map.cluster_id, map.secret, map.partitions()));
         }
+    }
+
+    /// Looks at the map that a node acts under.
+    fn judge_map(&mut self, n: usize, map: &ClusterMap) {
+        if !map.is_born() {
+            return;
+        }
+        let before = mem::replace(&mut self.nodes[n].epoch, map.epoch);
+        self.judge(invariants::epochs::check(n, before, map));
+        if !self.maps.contains_key(&map.epoch) {
+            self.oracle.coverage.most("most maps", map.epoch.0);
+            let moves = map.rows.iter().any(|row| row.peers.values().any(|peer| !peer.serves()));
+            if moves && self.random.percent(self.settings.strikes) {
+                let when = self.now + self.random.within(1, 200);
+                self.agenda.at(when, Event::Strike);
+            }
+            if let Some((_, was)) = self.maps.range(..map.epoch).next_back() {
+                crate::steps::count(&mut self.oracle.coverage, was, map);
+            }
+            let running = self.nodes.iter().filter(|node| node.process.is_some()).filter_map(|node| node.incarnation);
+            self.judge(invariants::follows::check(&self.maps, n, map, &running.collect()));
+        }
+        let verdict = invariants::birth::check(&mut self.maps, n, map);
+        self.judge(verdict);
+    }
+
+    /// The newest map that any node acted under.
+    pub fn newest(&self) -> Option<&Arc<ClusterMap>> {
+        self.maps.last_key_value().map(|(_, map)| map)
     }
 
     /// The index of a request's key.

@@ -157,6 +157,11 @@ fn map(local: &Local) -> ClusterMap {
     let stay = Stay::new(local.incarnation, PeerState::Serving);
     let row = Row { version: Epoch(1), next_stay: StayId(3), peers: [(StayId(2), stay)].into() };
     ClusterMap {
+        branch: Default::default(),
+        out: Default::default(),
+        former: Default::default(),
+        forgotten: Default::default(),
+        target: None,
         cluster_id: local.cluster_id(),
         epoch: Epoch(1),
         parent_hash: 0xabc,

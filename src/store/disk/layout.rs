@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 use super::synced::{Mark, SyncedFile};
 use crate::error::StoreError;
 
+/// How the names of directories begin that were set aside.
+const ASIDE: &str = "forgotten-";
+
 const FORMAT: &str = "entail data directory, format ";
 const FORMAT_VERSION: u32 = 1;
 const REMEDY: &str = "put the file back as it was, or move the data directory away and start the node with an empty \
@@ -95,7 +98,8 @@ fn check_format(path: &Path) -> Result<(), StoreError> {
 fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(dir).map_err(|e| failed(dir, "cannot be read", &e))? {
         let name = entry.map_err(|e| failed(dir, "cannot be read", &e))?.file_name();
-        if !["lock", "format.new", "lost+found"].iter().any(|ours| name == *ours) {
+        let set_aside = name.to_string_lossy().starts_with(ASIDE);
+        if !set_aside && !["lock", "format.new", "lost+found"].iter().any(|ours| name == *ours) {
             return Err(StoreError::Damaged(format!(
                 "{} has no file 'format', so '{}' in it is not this program's or has lost it; give the node an empty \
                  directory, or restore that file",
@@ -105,6 +109,28 @@ fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Moves everything in the directory into one below it, so that the next start finds it empty. The first name to go is
+/// `format`: what is left after a crash is refused as foreign rather than taken for a store.
+///
+/// # Errors
+/// [`StoreError::InUse`] when another process holds the directory, [`StoreError::Failed`] when something can't be moved.
+pub fn set_aside(dir: &Path) -> Result<PathBuf, StoreError> {
+    let _lock = lock(&dir.join("lock"))?;
+    let free = (1..).map(|number| dir.join(format!("{ASIDE}{number}"))).find(|path| !path.exists());
+    let aside = free.unwrap_or_else(|| dir.join(ASIDE));
+    let go = || {
+        fs::create_dir(&aside)?;
+        for name in ["format", "synced", "db"] {
+            if dir.join(name).exists() {
+                fs::rename(dir.join(name), aside.join(name))?;
+            }
+        }
+        sync_dir(dir)
+    };
+    go().map_err(|e| failed(dir, "cannot be set aside", &e))?;
+    Ok(aside)
 }
 
 /// Writes a new file so that a crash leaves it whole or not there.

@@ -52,6 +52,7 @@ use fjall::{Readable, Snapshot};
 use super::{Batch, KEYS_END, Read, Store};
 use crate::error::StoreError;
 use journal::{BATCH_KEY, Found, NewestJournal, Stamp};
+pub use layout::set_aside;
 use layout::{Layout, damaged, exists, failed};
 use synced::SyncedFile;
 

@@ -15,7 +15,7 @@ pub fn check(oracle: &Oracle, write: usize, version: VersionId, copies: u32) -> 
         return Err(format!("ACKNOWLEDGED: w{write} is answered with the name of {}", oracle.name(version)));
     }
     let durable = oracle.copies(version);
-    if durable < copies || copies == 0 {
+    if durable + oracle.versions[version].losses < copies || copies == 0 {
         return Err(format!("ACKNOWLEDGED: {} with {copies} copies, but {durable} are durable", oracle.name(version)));
     }
     Ok(())
@@ -29,7 +29,8 @@ const KEEPS_UP_MS: u64 = 600;
 pub fn shown_alone(world: &World, node: usize, version: VersionId) -> Verdict {
     let (oracle, coverage) = (&world.oracle, &world.oracle.coverage);
     let v = &oracle.versions[version];
-    let calm = ["network: lost", "process: crashed", "slow: links"].iter().all(|what| coverage.count(what) == 0);
+    let calm = !world.settings.maps()
+        && ["network: lost", "process: crashed", "slow: links"].iter().all(|what| coverage.count(what) == 0);
     if !calm || v.coordinator != node || v.acked.is_some() || oracle.copies(version) >= world.settings.write_copies {
         return Ok(());
     }
@@ -55,7 +56,7 @@ pub fn shown_alone(world: &World, node: usize, version: VersionId) -> Verdict {
 
 /// Looks at whether the key is said to have had a value before: to have had none is to show nothing.
 pub fn existed(oracle: &Oracle, asked: &Asked, existed: bool) -> Verdict {
-    let best = oracle.best(asked.key, |v| asked.session.past.contains(v));
+    let best = oracle.best_of(asked.key, &asked.session.past, |v| asked.session.past.contains(v));
     let buried = oracle.best(asked.key, |v| oracle.versions[v].delete);
     let shown = Shown { node: asked.node, version: None, buried, deletes: Vec::new() };
     if existed || oracle.acceptable(best, &shown) {

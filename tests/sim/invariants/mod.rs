@@ -5,10 +5,14 @@ pub mod birth;
 pub mod causal_order;
 pub mod convergence;
 pub mod dots;
+pub mod epochs;
+pub mod follows;
+pub mod kept;
 pub mod letter;
 pub mod monotonic_reads;
 pub mod read_your_writes;
 pub mod settles;
+pub mod target;
 pub mod tombstones;
 pub mod writes_follow_reads;
 
@@ -42,7 +46,7 @@ pub fn after_read(oracle: &Oracle, read: &Read<'_>) -> Verdict {
 
 /// Fails, by this name, when a read shows less than the greatest version of its key among those `known`.
 fn shows(oracle: &Oracle, read: &Read<'_>, name: &str, known: impl Fn(VersionId) -> bool) -> Verdict {
-    let best = oracle.best(read.key, known);
+    let best = oracle.best_of(read.key, &read.asked.past, known);
     if oracle.acceptable(best, read.shown) {
         return Ok(());
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use entail::causal::vector::VersionVector;
 use entail::machine::records;
 use entail::store::Read;
 use entail::types::PartitionId;
 
-use super::Verdict;
+use super::{Verdict, target};
 use crate::workload::Asked;
 use crate::world::World;
 
@@ -34,7 +35,10 @@ pub fn settled(world: &World) -> Verdict {
     if alive.len() < world.nodes.iter().filter(|node| !node.dead).count() {
         return Err("a node has not started".into());
     }
-    let lost = world.nodes.iter().any(|node| node.dead);
+    let lost = !world.settings.maps() && world.nodes.iter().any(|node| node.dead);
+    if world.settings.maps() {
+        target::reached(world)?;
+    }
     for &n in &alive {
         let now = world.nodes[n].clocks(world.now);
         if !world.machine(n).map().is_born() {
@@ -44,7 +48,8 @@ pub fn settled(world: &World) -> Verdict {
             return Err(format!("node{} is not connected to node{}", n + 1, to + 1));
         }
         let view = world.machine(n).view(now);
-        if view.len() != alive.len() {
+        let out = &world.machine(n).map().out;
+        if view.len() != alive.iter().filter(|n| !out.contains(&world.nodes[**n].addr)).count() {
             return Err(format!("node{} sees only {view:?}", n + 1));
         }
         if let Err(why) = world.machine(n).readiness(now)
@@ -73,7 +78,8 @@ fn node_settled(world: &World, n: usize, lost: bool) -> Verdict {
         if lost {
             continue;
         }
-        if status.stable != status.applied {
+        let listed = |vector: &VersionVector| listed(world, status.partition, vector);
+        if listed(&status.stable) != listed(&status.applied) {
             return Err(format!("{at}: applied {:?}, stable {:?}", status.applied, status.stable));
         }
         for (kind, what) in [(b'l', "log entries"), (b't', "tombstones"), (b'f', "parts of a fill")] {
@@ -87,13 +93,20 @@ fn node_settled(world: &World, n: usize, lost: bool) -> Verdict {
     Ok(())
 }
 
+/// The entries of the stays that are not closed.
+fn listed(world: &World, partition: PartitionId, vector: &VersionVector) -> VersionVector {
+    let map = world.newest().expect("the store is born");
+    vector.iter().filter(|(stay, _)| map.row(partition).peers.contains_key(stay)).collect()
+}
+
 fn same_vectors(world: &World, alive: &[usize], partition: PartitionId) -> Verdict {
     let mut first = None;
     for &n in alive {
         let all = world.machine(n).partition_status();
         let Some(status) = all.into_iter().find(|status| status.partition == partition) else { continue };
-        let (m, vector) = first.get_or_insert((n, status.applied.clone()));
-        if *vector != status.applied {
+        let applied = listed(world, partition, &status.applied);
+        let (m, vector) = first.get_or_insert((n, applied.clone()));
+        if *vector != applied {
             let (a, b) = (*m + 1, n + 1);
             return Err(format!("partition {partition}: node{a} has {vector:?}, node{b} has {:?}", status.applied));
         }

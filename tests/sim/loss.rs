@@ -1,0 +1,169 @@
+//! Disks that are lost and replicas that are dropped, and what goes with them.
+//!
+//! A write that was acknowledged with n copies survives the loss of n - 1 disks that had it. What is beyond that may be
+//! lost, and with it, for sessions that saw it, what it stood for in their contexts: older writes of its partition.
+
+use entail::machine::message::Wanted;
+use entail::types::{Incarnation, NodeAddr, PartitionId};
+
+use crate::event::Event;
+use crate::invariants::kept;
+use crate::oracle::{Oracle, Past, VersionId};
+use crate::world::World;
+
+impl Oracle {
+    /// The greatest version of the key among those `known` to somebody with this past.
+    pub fn best_of(&self, key: usize, past: &Past, known: impl Fn(VersionId) -> bool) -> Option<VersionId> {
+        let partition = self.partition(key);
+        let mut implied = Past::default();
+        for &lost in self.lost_versions.iter().filter(|v| past.contains(**v)) {
+            if self.versions[lost].partition == partition {
+                implied.join(&self.versions[lost].past);
+            }
+        }
+        self.best(key, |v| known(v) && !implied.contains(v))
+    }
+
+    /// A message that was under way when the last disk was lost has brought this version to another.
+    pub fn found_again(&mut self, version: VersionId) {
+        if let Some(at) = self.lost_versions.iter().position(|lost| *lost == version) {
+            self.coverage.hit("disk: a lost write was still under way");
+            self.lost_versions.remove(at);
+            self.versions[version].gone = false;
+        }
+    }
+
+    /// Nobody has this version any more.
+    fn give_up(&mut self, version: VersionId) {
+        self.coverage.hit("disk: a write was lost");
+        self.versions[version].gone = true;
+        self.lost_versions.push(version);
+    }
+}
+
+impl World {
+    /// Whether another node has a version on its disk.
+    fn held_elsewhere(&self, n: usize, version: VersionId) -> bool {
+        let v = &self.oracle.versions[version];
+        let others = (0..self.nodes.len()).filter(|m| *m != n && !self.nodes[*m].dead);
+        let mut holdings = others.map(|m| &self.oracle.holdings[m].durable[v.partition.0 as usize]);
+        holdings.any(|held| held.vector.covers(v.order.1))
+    }
+
+    /// A node's replica of a partition is dropped, or all of its disk is lost.
+    pub fn lose_copies(&mut self, n: usize, only: Option<PartitionId>, how: &str) {
+        for version in 0..self.oracle.versions.len() {
+            let v = &self.oracle.versions[version];
+            let held = &self.oracle.holdings[n].durable[v.partition.0 as usize].vector;
+            if v.gone || only.is_some_and(|p| p != v.partition) || !held.covers(v.order.1) {
+                continue;
+            }
+            // With a partition that begins anew goes what was being filled.
+            let begun = self.newest().is_some_and(|map| {
+                map.row(self.oracle.versions[version].partition).peers.values().any(|peer| peer.begun_empty.is_some())
+            });
+            if only.is_none() || begun {
+                self.oracle.versions[version].losses += 1;
+            }
+            if !self.held_elsewhere(n, version) {
+                self.judge(kept::lost(&self.oracle, version, how));
+                self.oracle.give_up(version);
+            }
+        }
+    }
+
+    /// The batches of a node up to this number become durable.
+    pub fn drop_replicas(&mut self, n: usize, number: u64) {
+        for partition in self.oracle.holdings[n].dropped_by(number) {
+            self.lose_copies(n, Some(partition), "a dropped replica");
+        }
+    }
+
+    /// Whether the store can do without this node's disk: somebody else serves all it serves, and most voters are left.
+    fn can_lose(&self, n: usize, comes_back: bool) -> bool {
+        let Some(map) = self.newest() else { return false };
+        let Some(mine) = self.nodes[n].incarnation else { return false };
+        let intact = |i: &Incarnation| {
+            self.nodes
+                .iter()
+                .any(|node| !node.dead && node.incarnation == Some(*i) && Some(*i) != self.nodes[n].incarnation)
+        };
+        let bound = map.address_of(mine).is_some();
+        let served = map.rows.iter().all(|row| {
+            let has = row.peers.values().any(|peer| peer.incarnation == mine);
+            let whole = row.peers.values().all(|peer| !peer.lost);
+            !has || (whole && row.peers.values().any(|peer| peer.serves() && intact(&peer.incarnation)))
+        });
+        let voters = map.voters.iter().filter(|voter| intact(voter)).count();
+        // Of two voters, one that comes back empty is replaced on the word of the other.
+        let enough = 2 * voters > map.voters.len() || (comes_back && map.voters.len() == 2 && voters == 1);
+        let careless = self.settings.careless && self.random.clone().percent(25);
+        bound && enough && (served || careless)
+    }
+
+    /// A process dies, and its disk with it; later it starts with an empty one.
+    pub fn lose_disk(&mut self, n: usize) {
+        if !self.can_lose(n, true) {
+            return;
+        }
+        self.oracle.coverage.hit("disk: lost");
+        self.count_states(n, "lost disk");
+        self.trace.say(self.now, || format!("the disk of node{} is lost", n + 1));
+        self.crash(n, None);
+        self.lose_copies(n, None, "a lost disk");
+        self.wipe(n);
+        let down = self.random.within(2, self.settings.down_ms);
+        let boot = self.nodes[n].boot;
+        self.agenda.at(self.now + down, Event::Start { node: n, boot });
+    }
+
+    /// A process dies, and its disk with it, and never comes back.
+    pub fn lose_for_good(&mut self, n: usize) {
+        let left = self.nodes.iter().filter(|node| !node.dead).count();
+        let known = self.nodes.iter().any(|node| node.knows == Some(n));
+        if !self.can_lose(n, false) || known || left <= 3 || self.nodes[n].process.is_none() {
+            return;
+        }
+        self.oracle.coverage.hit("disk: lost for good");
+        self.count_states(n, "death");
+        self.trace.say(self.now, || format!("node{} is gone for good", n + 1));
+        self.crash(n, None);
+        self.lose_copies(n, None, "a lost disk");
+        self.wipe(n);
+        self.nodes[n].dead = true;
+    }
+
+    /// Nodes that never come back, and those that came back without their disk, as far as the map remembers either.
+    pub fn missed(&self) -> Vec<NodeAddr> {
+        let Some(map) = self.newest() else { return Vec::new() };
+        let dead = self.nodes.iter().filter(|node| node.dead).map(|node| &node.addr);
+        let dead = dead.filter(|node| map.nodes.get(node).is_some_and(Option::is_some));
+        let former = map.former.iter().filter(|(former, _)| !map.forgotten.contains(former)).map(|(_, node)| node);
+        dead.chain(former).cloned().collect()
+    }
+
+    /// Most voters are gone for good: only `recover` helps, which is not simulated.
+    pub fn quorum_is_lost(&self) -> bool {
+        let Some(map) = self.newest() else { return false };
+        let there =
+            |voter: &&Incarnation| self.nodes.iter().any(|node| !node.dead && node.incarnation == Some(**voter));
+        2 * map.voters.iter().filter(there).count() <= map.voters.len()
+    }
+
+    /// The operator gives up the nodes that never come back.
+    pub fn forget_the_dead(&mut self) {
+        let Some(map) = self.newest().cloned() else { return };
+        for n in 0..self.nodes.len() {
+            // The last member of a shard: somebody is to start at its address.
+            if self.nodes[n].dead && map.nodes.get(&self.nodes[n].addr) == Some(&None) {
+                self.nodes[n].dead = false;
+                self.oracle.coverage.hit("disk: address taken anew");
+                let boot = self.nodes[n].boot;
+                self.agenda.at(self.now + 2, Event::Start { node: n, boot });
+            }
+        }
+        for node in self.missed() {
+            self.ask_change_anywhere(Wanted::Forget { node, confirmed: true }, 5_000);
+        }
+    }
+}
