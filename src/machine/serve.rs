@@ -331,7 +331,10 @@ impl Machine {
     }
 
     fn acknowledge(&mut self, partition: PartitionId, write: Unanswered, io: &mut Io<'_>) {
-        let copies = self.part(partition).copies(write.dot);
+        let part = self.part(partition);
+        // What a stay wrote that was closed in order is at every peer.
+        let everybody = part.serving().filter(|peer| !peer.gone).count() as u32;
+        let copies = if part.drained.contains(&write.dot.stay) { everybody } else { part.copies(write.dot) };
         let shard = self.map.layout.partitions[partition.0 as usize];
         let response = Response::Written { existed: write.existed, context: write.context, shard, copies };
         self.reply(&write.origin, response, io);
