@@ -157,7 +157,7 @@ impl Machine {
         reports: Vec<PartitionReport>,
         io: &mut Io<'_>,
     ) -> Result<(), StoreError> {
-        for report in reports {
+        for report in self.keep_early_reports(from, incarnation, reports, io) {
             if !self.is_current(from, report.partition, report.version, io) {
                 continue;
             }
