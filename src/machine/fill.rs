@@ -8,6 +8,8 @@
 //! A peer asks when operations have been waiting here for 50 ms and none is ready, or when for a second another peer
 //! has had durably what is lacking here. An attempt that hears nothing for a while is given up, for another.
 
+mod items;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +25,7 @@ use crate::cluster::map::PeerState;
 use crate::error::StoreError;
 use crate::store::{Read, Store};
 use crate::types::{BatchNo, Dot, Epoch, Key, NodeAddr, PartitionId, StayId, Timestamp};
+use items::{item_weight, next_items};
 
 /// Operations that wait for longer than this, in milliseconds, with none ready, ask for a fill.
 const BLOCKED_MS: u64 = 50;
@@ -36,14 +39,8 @@ const SILENT_MS: u64 = 2_000;
 /// A source forgets an attempt that nobody has asked on for this long, in milliseconds.
 const FORGET_MS: u64 = 10_000;
 
-/// Bytes of items in one chunk; a single larger item goes alone.
-const CHUNK_BYTES: usize = 256 << 10;
-
-/// Stored pairs looked at for one chunk, so that one step stays short.
-const CHUNK_SCAN: usize = 2_048;
-
-/// Stored pairs read at once: with the largest values a chunk stays far below the wire's limit.
-const SCAN_STEP: usize = 4;
+/// A source that has to wait, for its disk or its share, sends an empty chunk so often, in milliseconds.
+const WAITING_MS: u64 = 500;
 
 /// Bytes of chunks that one step takes over.
 const TAKEN_A_STEP: usize = 1 << 20;
@@ -97,6 +94,9 @@ pub(super) struct FillOut {
     from: Option<Bytes>,
     next: u32,
     asked_ms: u64,
+    /// When a chunk with items was sent last, and when any was.
+    given_ms: u64,
+    spoke_ms: u64,
     /// The chunk that the receiver waits for is not sent yet.
     due: bool,
 }
@@ -372,8 +372,9 @@ impl Machine {
         }
         let asked_ms = self.now.mono_ms;
         let to = from.clone();
+        let (given_ms, spoke_ms, view, from, next, due) = (asked_ms, asked_ms, None, None, 0, true);
         let fill =
-            FillOut { to, partition, version, attempt, vector, view: None, from: None, next: 0, asked_ms, due: true };
+            FillOut { to, partition, version, attempt, vector, view, from, next, asked_ms, given_ms, spoke_ms, due };
         self.fills_out.push(fill);
     }
 
@@ -409,7 +410,10 @@ impl Machine {
     /// Sends the chunks that are due, of views that are durable.
     pub(super) fn send_ready_fills(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
         let durable_first = self.on(Rule::FillDurable);
+        let now = self.now.mono_ms;
         let mut done = Vec::new();
+        // Each in its turn: who was given something last comes last.
+        self.fills_out.sort_by_key(|fill| fill.given_ms);
         for (at, fill) in self.fills_out.iter_mut().enumerate() {
             let Some((view, end, batch)) = &fill.view else { continue };
             let stale = self.parts[fill.partition.0 as usize].version != fill.version;
@@ -417,20 +421,26 @@ impl Machine {
                 done.push(at);
                 continue;
             }
-            if !fill.due || self.fill_budget <= 0 || (durable_first && *batch > self.synced) {
+            let waits = self.fill_budget <= 0 || (durable_first && *batch > self.synced);
+            if !fill.due || (waits && now < fill.spoke_ms + WAITING_MS) {
                 continue;
             }
-            let (items, next) = next_items(view.as_ref(), fill.partition, fill.from.as_ref(), &fill.vector)?;
+            fill.spoke_ms = now;
+            let (mut items, mut last) = (Vec::new(), None);
+            if !waits {
+                fill.given_ms = now;
+                (items, fill.from) = next_items(view.as_ref(), fill.partition, fill.from.as_ref(), &fill.vector)?;
+                last = fill.from.is_none().then(|| end.clone());
+            }
             let weight: usize = items.iter().map(|(key, item)| item_weight(key, item)).sum();
             self.fill_budget -= weight as i64;
-            let end = next.is_none().then(|| end.clone());
+            let end = last;
             if end.is_some() {
                 done.push(at);
             }
             let (partition, version, attempt, index) = (fill.partition, fill.version, fill.attempt, fill.next);
             fill.due = false;
             fill.next += 1;
-            fill.from = next;
             let message = Message::FillChunk(FillChunk { partition, version, attempt, index, items, end });
             io.effects.push(super::message::Effect::Send { to: fill.to.clone(), message });
         }
@@ -439,52 +449,4 @@ impl Machine {
         }
         Ok(())
     }
-}
-
-/// A chunk's worth of items that the vector does not cover, and where the next chunk begins.
-#[allow(clippy::type_complexity)] // A pair used once.
-fn next_items(
-    view: &dyn Read,
-    partition: PartitionId,
-    from: Option<&Bytes>,
-    vector: &VersionVector,
-) -> Result<(Vec<(Key, Item)>, Option<Bytes>), StoreError> {
-    let (first, until) = records::range(b'i', partition);
-    let mut from = from.unwrap_or(&first).clone();
-    let mut items = Vec::new();
-    let (mut bytes, mut scanned) = (0, 0);
-    while bytes < CHUNK_BYTES && scanned < CHUNK_SCAN {
-        let pairs = view.scan(&from, &until, SCAN_STEP)?;
-        scanned += pairs.len();
-        let Some((last, _)) = pairs.last().filter(|_| pairs.len() == SCAN_STEP) else {
-            take_uncovered(pairs, vector, &mut items)?;
-            return Ok((items, None));
-        };
-        let mut next = last.to_vec();
-        next.push(0);
-        from = next.into();
-        bytes += take_uncovered(pairs, vector, &mut items)?;
-    }
-    Ok((items, Some(from)))
-}
-
-fn item_weight(key: &Key, item: &Item) -> usize {
-    64 + key.as_str().len() + item.value.as_ref().map_or(0, Bytes::len)
-}
-
-/// Adds the stored items that the vector does not cover; gives their bytes.
-fn take_uncovered(
-    pairs: Vec<(Bytes, Bytes)>,
-    vector: &VersionVector,
-    items: &mut Vec<(Key, Item)>,
-) -> Result<usize, StoreError> {
-    let mut bytes = 0;
-    for (stored_key, record) in pairs {
-        let item = records::decode_item(&record)?;
-        if !vector.covers(item.dot) {
-            bytes += record.len() + stored_key.len();
-            items.push((records::user_key(&stored_key)?, item));
-        }
-    }
-    Ok(bytes)
 }

@@ -66,6 +66,7 @@ impl World {
         for version in self.oracle.holdings[n].crashed(keep) {
             self.oracle.lost(version);
         }
+        self.lose_unsynced(n);
         for serial in process.requests.values() {
             if let Some(asked) = self.asked.get(serial) {
                 let when = self.now + self.random.within(1, 5);

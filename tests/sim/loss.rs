@@ -3,6 +3,7 @@
 //! A write that was acknowledged with n copies survives the loss of n - 1 disks that had it. What is beyond that may be
 //! lost, and with it, for sessions that saw it, what it stood for in their contexts: older writes of its partition.
 
+use entail::cluster::map::ClusterMap;
 use entail::machine::message::Wanted;
 use entail::types::{Incarnation, NodeAddr, PartitionId};
 
@@ -33,6 +34,13 @@ impl Oracle {
         }
     }
 
+    /// A new map wants some partitions at one node only.
+    pub fn thin_out(&mut self, map: &ClusterMap) {
+        for version in &mut self.versions {
+            version.thin |= map.wanted(version.partition).len() <= 1;
+        }
+    }
+
     /// Nobody has this version any more.
     fn give_up(&mut self, version: VersionId) {
         self.coverage.hit("disk: a write was lost");
@@ -46,8 +54,20 @@ impl World {
     fn held_elsewhere(&self, n: usize, version: VersionId) -> bool {
         let v = &self.oracle.versions[version];
         let others = (0..self.nodes.len()).filter(|m| *m != n && !self.nodes[*m].dead);
-        let mut holdings = others.map(|m| &self.oracle.holdings[m].durable[v.partition.0 as usize]);
+        // What is applied becomes durable, unless that node dies first: then `lose_unsynced` looks again.
+        let mut holdings = others.map(|m| &self.oracle.holdings[m].now[v.partition.0 as usize]);
         holdings.any(|held| held.vector.covers(v.order.1))
+    }
+
+    /// A crash took what was not synced: of writes whose disks are lost, perhaps the last copy.
+    pub fn lose_unsynced(&mut self, n: usize) {
+        for version in 0..self.oracle.versions.len() {
+            let v = &self.oracle.versions[version];
+            let held = self.oracle.holdings[n].now[v.partition.0 as usize].vector.covers(v.order.1);
+            if v.losses > 0 && !v.gone && !held && !self.held_elsewhere(n, version) {
+                self.oracle.give_up(version);
+            }
+        }
     }
 
     /// A node's replica of a partition is dropped, or all of its disk is lost.
@@ -66,7 +86,10 @@ impl World {
                 self.oracle.versions[version].losses += 1;
             }
             if !self.held_elsewhere(n, version) {
-                self.judge(kept::lost(&self.oracle, version, how));
+                // What goes by the operator's word has no name here.
+                if !how.is_empty() {
+                    self.judge(kept::lost(&self.oracle, version, how));
+                }
                 self.oracle.give_up(version);
             }
         }
@@ -142,6 +165,23 @@ impl World {
         dead.chain(former).cloned().collect()
     }
 
+    /// Whether the operator has given up the disk that a node has.
+    pub fn is_forgotten(&self, n: usize) -> bool {
+        let mine = self.nodes[n].incarnation;
+        !self.nodes[n].dead && self.newest().zip(mine).is_some_and(|(map, mine)| map.forgotten.contains(&mine))
+    }
+
+    /// A node whose disk was given up sets it aside and starts with an empty one.
+    pub fn set_aside(&mut self, n: usize) {
+        self.oracle.coverage.hit("disk: given up, and set aside");
+        self.trace.say(self.now, || format!("node{} sets its disk aside", n + 1));
+        self.crash(n, None);
+        self.lose_copies(n, None, "");
+        self.wipe(n);
+        let boot = self.nodes[n].boot;
+        self.agenda.at(self.now + 50, Event::Start { node: n, boot });
+    }
+
     /// Most voters are gone for good: only `recover` helps, which is not simulated.
     pub fn quorum_is_lost(&self) -> bool {
         let Some(map) = self.newest() else { return false };
@@ -160,6 +200,11 @@ impl World {
                 self.oracle.coverage.hit("disk: address taken anew");
                 let boot = self.nodes[n].boot;
                 self.agenda.at(self.now + 2, Event::Start { node: n, boot });
+            }
+        }
+        for n in 0..self.nodes.len() {
+            if self.is_forgotten(n) && self.nodes[n].process.is_some() {
+                self.set_aside(n);
             }
         }
         for node in self.missed() {

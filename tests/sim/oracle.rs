@@ -84,6 +84,8 @@ pub struct Version {
     pub shown: bool,
     /// The answer's number of copies, once acknowledged.
     pub acked: Option<u32>,
+    /// Its partition was wanted at one node since: the operator's wish, and one copy.
+    pub thin: bool,
     /// How many lost disks had it.
     pub losses: u32,
     /// A crash took it before it left its coordinator, and it never was; or all disks that had it are lost.
@@ -182,6 +184,7 @@ impl Oracle {
             left: false,
             shown: false,
             acked: None,
+            thin: false,
             losses: 0,
             gone: false,
         });

@@ -2,7 +2,7 @@
 
 use entail::machine::message::Wanted;
 use entail::machine::rules::Rules;
-use entail::types::{PartitionId, ShardId};
+use entail::types::{NodeAddr, PartitionId, ShardId};
 
 use crate::coverage::Coverage;
 use crate::event::Event;
@@ -224,7 +224,8 @@ impl World {
             return;
         }
         let Some(map) = self.newest().cloned() else { return };
-        let present = map.present().count() as u32;
+        let up = |node: &&NodeAddr| self.nodes[self.node_index(node)].process.is_some();
+        let present = map.present().filter(up).count() as u32;
         let most = (present / 2).min(self.settings.partitions);
         if most < 1 {
             return;

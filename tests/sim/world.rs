@@ -358,6 +358,7 @@ impl World {
             Effect::Meet(node) => self.acquaint(n, self.node_index(&node)),
             Effect::ReplyChange { id, outcome } => self.reply_change(n, id, outcome),
             Effect::Warn(_) => self.oracle.coverage.hit("process: warned"),
+            Effect::Fatal(_) if self.is_forgotten(n) => self.set_aside(n),
             Effect::Fatal(error) => self.fail(format!("node{} gives up: {error}", n + 1)),
         }
     }
@@ -381,6 +382,7 @@ impl World {
         self.judge(invariants::epochs::check(n, before, map));
         if !self.maps.contains_key(&map.epoch) {
             self.oracle.coverage.most("most maps", map.epoch.0);
+            self.oracle.thin_out(map);
             let moves = map.rows.iter().any(|row| row.peers.values().any(|peer| !peer.serves()));
             if moves && self.random.percent(self.settings.strikes) {
                 let when = self.now + self.random.within(1, 200);

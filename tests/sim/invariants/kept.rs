@@ -7,7 +7,7 @@ use crate::oracle::{Oracle, VersionId};
 pub fn lost(oracle: &Oracle, version: VersionId, how: &str) -> Verdict {
     let v = &oracle.versions[version];
     match v.acked {
-        Some(copies) if v.losses < copies => Err(format!(
+        Some(copies) if v.losses < copies && !v.thin => Err(format!(
             "KEPT: {} was acknowledged with {copies} copies, and {how} takes the last one after {} lost disks",
             oracle.name(version),
             v.losses
