@@ -110,7 +110,7 @@ impl Machine {
             PaxosMessage::Prepare { epoch, .. } | PaxosMessage::Accept { epoch, .. }
                 if epoch.0 > self.map.epoch.0 + 1 =>
             {
-                self.pull_map(from, io);
+                self.keep_early(from, sender, Message::Paxos(message), io);
             }
             PaxosMessage::Prepare { epoch, ballot } => {
                 let answer = self.consensus.acceptor.prepare(self.incarnation, epoch, ballot);

@@ -2,8 +2,12 @@
 //!
 //! A peer that has adopted a row first says its first word at once, and everything again only in a slow rotation. Here
 //! the map may still be on its way to the disk, and until then that word is none (R3). To drop it would make the
-//! writes of the partition wait for the rotation, and the next map, too. So it is kept, and heard when the map is in
-//! force, before anything that came later. Bounded: what finds no room is told again.
+//! writes of the partition wait for the rotation, and the next map, too; and a wish for a fill that is dropped is
+//! wished again only when its silence is noticed; and an acceptor that says nothing holds up the next map. So they are
+//! kept, and heard when the map is in force, before anything that came later. Bounded: the oldest make room, and are
+//! told again.
+
+use std::collections::VecDeque;
 
 use super::message::{Message, PartitionReport, PartitionWord};
 use super::rules::Rule;
@@ -12,10 +16,15 @@ use crate::error::StoreError;
 use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId};
 
 /// Messages that are kept.
-const MOST_EARLY: usize = 512;
+const MOST_EARLY: usize = 2_048;
 
-/// A message, who sent it, and as whom.
-pub(super) type Early = (NodeAddr, Incarnation, Message);
+/// Messages with who sent them, and as whom, in the order they came.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    messages: VecDeque<(NodeAddr, Incarnation, Message)>,
+    /// The map under which they were heard last.
+    heard: Epoch,
+}
 
 impl Machine {
     /// Those of the reports whose rows are in force here, or were; the others are kept.
@@ -51,20 +60,41 @@ impl Machine {
         heard
     }
 
+    /// True for a wish for a fill under a row that is not in force here yet: it is kept.
+    pub(super) fn keep_early_wish(
+        &mut self,
+        from: &NodeAddr,
+        incarnation: Incarnation,
+        message: &Message,
+        io: &mut Io<'_>,
+    ) -> bool {
+        let Message::FillRequest { partition, version, .. } = message else { return false };
+        let early = self.is_early(*partition, *version);
+        if early {
+            self.keep_early(from, incarnation, message.clone(), io);
+        }
+        early
+    }
+
     fn is_early(&self, partition: PartitionId, version: Epoch) -> bool {
         self.parts.get(partition.0 as usize).is_some_and(|part| version > part.version)
     }
 
-    fn keep_early(&mut self, from: &NodeAddr, incarnation: Incarnation, message: Message, io: &mut Io<'_>) {
+    /// Keeps a message, and asks for the map.
+    pub(super) fn keep_early(&mut self, from: &NodeAddr, incarnation: Incarnation, message: Message, io: &mut Io<'_>) {
         self.pull_map(from, io);
-        if self.early.len() < MOST_EARLY {
-            self.early.push((from.clone(), incarnation, message));
+        if self.early.messages.len() == MOST_EARLY {
+            self.early.messages.pop_front();
         }
+        self.early.messages.push_back((from.clone(), incarnation, message));
     }
 
     /// Hears what came before the map that is in force now; what is of a newer one still is kept again.
     pub(super) fn hear_early(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
-        for (from, incarnation, message) in std::mem::take(&mut self.early) {
+        if std::mem::replace(&mut self.early.heard, self.map.epoch) == self.map.epoch {
+            return Ok(());
+        }
+        for (from, incarnation, message) in std::mem::take(&mut self.early.messages) {
             self.on_message(&from, incarnation, message, io)?;
         }
         Ok(())

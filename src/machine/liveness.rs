@@ -200,6 +200,9 @@ impl Machine {
         if self.on(Rule::OwnName) && self.map.nodes.get(from).copied().flatten() != Some(incarnation) {
             return Ok(());
         }
+        if self.keep_early_wish(from, incarnation, &message, io) {
+            return Ok(());
+        }
         match message {
             Message::Operations { partition, version, operations } if self.is_current(from, partition, version, io) => {
                 self.on_operations(incarnation, partition, operations, io)

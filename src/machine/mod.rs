@@ -142,8 +142,8 @@ pub struct Machine {
     wake: BTreeSet<PartitionId>,
     /// Partitions whose peer here has not said its first word under the version in force.
     unspoken: BTreeSet<PartitionId>,
-    /// What was said under maps that are not in force here yet, in the order it came.
-    early: Vec<Early>,
+    /// What was said under maps that are not in force here yet.
+    early: Early,
     /// Partitions of which the voters are to be told.
     words_due: BTreeSet<PartitionId>,
     /// Logs of stays that are held no more, to be removed.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::consensus::Consensus;
+use super::early::Early;
 use super::fill::FillIn;
 use super::liveness::Link;
 use super::pending::Pending;
@@ -65,7 +66,7 @@ impl Machine {
             wake: BTreeSet::new(),
             unspoken: BTreeSet::new(),
             words_due: BTreeSet::new(),
-            early: Vec::new(),
+            early: Early::default(),
             closed_logs: Vec::new(),
             fill_budget: 0,
             pending: Pending::default(),
