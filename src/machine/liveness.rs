@@ -173,7 +173,10 @@ impl Machine {
             Message::MapPull { have } if have < self.map.epoch => self.push_map(from, io),
             Message::MapPull { .. } => {}
             Message::MapPush(map) => self.learn(map, io),
-            Message::Words(words) => self.take_words(incarnation, &words),
+            Message::Words(words) => {
+                let words = self.keep_early_words(from, incarnation, words, io);
+                self.take_words(incarnation, &words);
+            }
             Message::ChangeAsked { id, change } => self.on_change_asked(from, id, change, io),
             Message::ChangeAnswered { id, outcome } => self.on_change_answered(id, outcome, io),
             Message::ForwardReply { id, response } => self.on_forward_reply(id, response, io),

@@ -19,6 +19,7 @@ mod birth;
 mod changes;
 mod collect;
 mod consensus;
+mod early;
 mod count;
 mod fill;
 mod gossip;
@@ -58,6 +59,7 @@ use crate::store::Store;
 use crate::types::{BatchNo, Incarnation, NodeAddr, Now, PartitionId, Seq, StayId, Timestamp};
 use changes::Changing;
 use consensus::Consensus;
+use early::Early;
 use fill::FillOut;
 use liveness::Link;
 use message::{Effect, Input};
@@ -140,6 +142,8 @@ pub struct Machine {
     wake: BTreeSet<PartitionId>,
     /// Partitions whose peer here has not said its first word under the version in force.
     unspoken: BTreeSet<PartitionId>,
+    /// What was said under maps that are not in force here yet, in the order it came.
+    early: Vec<Early>,
     /// Partitions of which the voters are to be told.
     words_due: BTreeSet<PartitionId>,
     /// Logs of stays that are held no more, to be removed.
@@ -335,6 +339,7 @@ impl Machine {
             }
         }
         self.adopt_learned(io);
+        self.hear_early(io)?;
         self.speak(io);
         self.send_durable(&grown, io)?;
         self.finish_fills(io)?;

@@ -65,6 +65,7 @@ impl Machine {
             wake: BTreeSet::new(),
             unspoken: BTreeSet::new(),
             words_due: BTreeSet::new(),
+            early: Vec::new(),
             closed_logs: Vec::new(),
             fill_budget: 0,
             pending: Pending::default(),

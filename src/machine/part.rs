@@ -255,6 +255,12 @@ impl Part {
         self.members().filter(|peer| !peer.own)
     }
 
+    /// The other nodes that hear what this one holds: those that receive its writes, and those that leave, whose last
+    /// writes wait for that.
+    pub fn hearers(&self) -> BTreeSet<&NodeAddr> {
+        self.peers.iter().filter(|peer| !peer.own && !peer.lost).map(|peer| &peer.node).collect()
+    }
+
     /// True for a stay whose writes everybody has.
     pub fn is_closed(&self, stay: StayId) -> bool {
         stay < self.next_stay && self.peer(stay).is_none()

@@ -118,7 +118,7 @@ impl Machine {
         let partitions: Vec<_> = self.partitions().collect();
         let mut reports = Vec::new();
         for partition in partitions {
-            if self.part(partition).receivers().any(|peer| peer.node == *node) {
+            if self.part(partition).hearers().contains(node) {
                 reports.extend(self.reports_of(partition, None));
             }
         }
@@ -130,8 +130,8 @@ impl Machine {
     pub(super) fn report(&mut self, reports: Vec<PartitionReport>, io: &mut Io<'_>) {
         let mut to: BTreeMap<NodeAddr, Vec<PartitionReport>> = BTreeMap::new();
         for report in reports {
-            for peer in self.part(report.partition).receivers() {
-                to.entry(peer.node.clone()).or_default().push(report.clone());
+            for node in self.part(report.partition).hearers() {
+                to.entry(node.clone()).or_default().push(report.clone());
             }
             self.take_word(&report);
         }
@@ -157,7 +157,7 @@ impl Machine {
         reports: Vec<PartitionReport>,
         io: &mut Io<'_>,
     ) -> Result<(), StoreError> {
-        for report in reports {
+        for report in self.keep_early_reports(from, incarnation, reports, io) {
             if !self.is_current(from, report.partition, report.version, io) {
                 continue;
             }

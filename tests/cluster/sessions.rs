@@ -14,6 +14,12 @@ use serde_json::json;
 
 use crate::client::Client;
 
+/// Sessions that come later go on with greater numbers.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+
+/// No run of sessions writes so often.
+const ROUNDS: u64 = 1_000_000;
+
 /// Running sessions.
 pub struct Sessions {
     stop: Arc<AtomicBool>,
@@ -26,8 +32,8 @@ pub struct Sessions {
 pub struct Outcome {
     /// What was wrong, in words.
     pub failures: Vec<String>,
-    /// The longest that a request took.
-    pub longest: Duration,
+    /// The longest that a request took, and which it was.
+    pub longest: (Duration, String),
     /// Requests answered.
     pub requests: u64,
 }
@@ -51,6 +57,7 @@ impl Sessions {
     /// So many sessions over these nodes.
     pub fn start(nodes: &[String], sessions: usize) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let before = ROUNDS * BEGUN.fetch_add(1, Ordering::Relaxed);
         let start = |number: usize| {
             let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
             let session = Session {
@@ -62,7 +69,7 @@ impl Sessions {
                 outcome: Outcome::default(),
                 done,
             };
-            std::thread::spawn(move || session.run(&stop))
+            std::thread::spawn(move || session.run(before, &stop))
         };
         let threads = (0..sessions).map(start).collect();
         Self { stop, done, threads }
@@ -88,8 +95,8 @@ impl Sessions {
 }
 
 impl Session {
-    fn run(mut self, stop: &AtomicBool) -> Outcome {
-        for round in 1.. {
+    fn run(mut self, before: u64, stop: &AtomicBool) -> Outcome {
+        for round in before + 1.. {
             // What is wrong once is wrong for ever; a few lines of it are enough.
             if stop.load(Ordering::Relaxed) || self.outcome.failures.len() > 10 {
                 break;
@@ -106,7 +113,7 @@ impl Session {
             let (node, key) = (self.next_node(), key(self.number, which));
             let begin = Instant::now();
             let answer = self.client.put(&node, &key, &json!(round));
-            let took = self.took(begin);
+            let took = self.took(begin, "PUT", &key, &node);
             match answer {
                 Ok(answer) if answer.is_done() => self.seen[self.number][which] = round,
                 other => self.outcome.failures.push(format!("PUT {key} at {node}, after {took:?}: {other:?}")),
@@ -121,7 +128,7 @@ impl Session {
             let (node, key) = (self.next_node(), key(session, which));
             let begin = Instant::now();
             let answer = self.client.get(&node, &key);
-            let took = self.took(begin);
+            let took = self.took(begin, "GET", &key, &node);
             let value = match &answer {
                 Ok(answer) if answer.status == 200 => answer.json["value"].as_u64().unwrap_or_default(),
                 Ok(answer) if answer.status == 404 => 0,
@@ -144,9 +151,11 @@ impl Session {
         self.nodes[self.turn % self.nodes.len()].clone()
     }
 
-    fn took(&mut self, begin: Instant) -> Duration {
+    fn took(&mut self, begin: Instant, method: &str, key: &str, node: &str) -> Duration {
         let took = begin.elapsed();
-        self.outcome.longest = self.outcome.longest.max(took);
+        if took > self.outcome.longest.0 {
+            self.outcome.longest = (took, format!("{method} {key} at {node}"));
+        }
         self.outcome.requests += 1;
         self.done.fetch_add(1, Ordering::Relaxed);
         took
