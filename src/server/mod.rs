@@ -88,7 +88,7 @@ pub fn run(args: &ServeArgs, watch_parent: bool) -> ExitCode {
     match start(args, watch_parent) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("entail: {error}");
+            crate::telemetry::say(&error.to_string());
             ExitCode::from(error.status())
         }
     }

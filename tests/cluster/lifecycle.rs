@@ -135,3 +135,24 @@ fn a_node_stops_while_it_waits_for_the_others() {
     signal(&child, Signal::TERM);
     assert_eq!(ended(&mut child, Duration::from_secs(5)).code(), Some(0));
 }
+
+#[test]
+fn a_node_stops_in_order_though_nobody_reads_its_log_any_more() {
+    let _machine = machine();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let host = format!("{}1", network());
+    let own = format!("{host}:8085");
+    let mut child = entail()
+        .arg("serve")
+        .env("SOCKET_ADDRESS", &own)
+        .env("VIEW", format!("{own},{host}:8086"))
+        .env("DATA_DIR", directory.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut client = Client::new();
+    wait_until("it lives", Duration::from_secs(10), || client.ask(&own, "/healthz").is_ok_and(|a| a.status == 200));
+    drop(child.stderr.take());
+    signal(&child, Signal::TERM);
+    assert_eq!(ended(&mut child, Duration::from_secs(5)).code(), Some(0));
+}

@@ -17,6 +17,10 @@ const FAILED: &[(&str, u64, &str)] = &[
     ("fill", 363, "the same"),
     ("bulk", 102, "a fill that streams had made needless left its parts aside for ever"),
     ("fill", 127, "the same"),
+    ("reshard", 2, "one that left acknowledged a write with 0 copies"),
+    ("reshard", 6, "one that left acknowledged a write with 0 copies"),
+    ("move", 11, "one that left acknowledged a write with 0 copies"),
+    ("reshard", 5035, "throttled fills gave what nobody waited for, and stood still"),
 ];
 
 #[test]
