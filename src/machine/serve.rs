@@ -253,7 +253,8 @@ impl Machine {
         let copies = part.copies(dot);
         let enough = copies >= self.config.write_copies || !self.on(Rule::AckCopies);
         // One that leaves is no copy itself.
-        if !enough && (copies == 0 || self.awaits_copy(partition, dot)) {
+        let none = copies == 0 && self.on(Rule::AckDurable);
+        if !enough && (none || self.awaits_copy(partition, dot)) {
             return false;
         }
         // What holds for a write holds for all before it.
@@ -281,7 +282,8 @@ impl Machine {
         while let Some(dot) = self.part(partition).unanswered.front().map(|write| write.dot) {
             let acts = self.part(partition).own_stays().any(|peer| peer.stay == dot.stay);
             // It may have been ackable by words of a version that is over.
-            if acts && (!self.is_ackable(partition, dot) || self.part(partition).copies(dot) == 0) {
+            let none = self.part(partition).copies(dot) == 0 && self.on(Rule::AckDurable);
+            if acts && (!self.is_ackable(partition, dot) || none) {
                 return;
             }
             let Some(write) = self.part_mut(partition).unanswered.pop_front() else { return };
