@@ -146,7 +146,7 @@ impl Machine {
             },
         };
         let live = self.map.nodes.keys().filter(|node| self.is_live(node)).cloned().collect();
-        let Some(proposer) = leader(&self.map, &live).cloned() else { return None };
+        let proposer = leader(&self.map, &live).cloned()?;
         self.changes[at].again_ms = now + AGAIN_MS;
         if proposer == self.config.address {
             self.on_change_asked(&proposer, id, change, io);
@@ -217,8 +217,8 @@ impl Machine {
             Wanted::Reshard(_) | Wanted::AddMember { .. } => None,
             Wanted::Remove(node) => (!self.has_stays(node)).then_some(done),
             Wanted::Cancel => {
-                let back = map.rows.iter().flat_map(|row| row.peers.values());
-                let quiet = back.fold(true, |quiet, stay| quiet && stay.state == PeerState::Serving);
+                let mut stays = map.rows.iter().flat_map(|row| row.peers.values());
+                let quiet = stays.all(|stay| stay.state == PeerState::Serving);
                 (settled && quiet).then_some(done)
             }
             Wanted::Admit(_) | Wanted::Forget { .. } => Some(done),

@@ -255,7 +255,8 @@ impl Machine {
         let copies = part.copies(dot);
         let enough = copies >= self.config.write_copies || !self.on(Rule::AckCopies);
         // A peer that has stopped serving is no copy itself: one that serves must have the write.
-        if !enough && (copies == 0 || self.awaits_copy(partition, dot)) {
+        let none = copies == 0 && self.on(Rule::AckDurable);
+        if !enough && (none || self.awaits_copy(partition, dot)) {
             return false;
         }
         // What holds for a write holds for all before it.
@@ -284,7 +285,8 @@ impl Machine {
             let drained = part.drained.contains(&dot.stay);
             let acts = drained || part.own_stays().any(|peer| peer.stay == dot.stay);
             // It may have been ackable by words of a version that is over.
-            if acts && !drained && (!self.is_ackable(partition, dot) || self.part(partition).copies(dot) == 0) {
+            let none = part.copies(dot) == 0 && self.on(Rule::AckDurable);
+            if acts && !drained && (!self.is_ackable(partition, dot) || none) {
                 return;
             }
             let Some(write) = self.part_mut(partition).unanswered.pop_front() else { return };
