@@ -5,7 +5,7 @@ mod durability;
 mod repair;
 mod routing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::error::{Code, StoreError};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
-use crate::types::{Key, NodeAddr, Now, ShardId};
+use crate::types::{Incarnation, Key, NodeAddr, Now, ShardId};
 
 fn key(text: &str) -> Key {
     Key::new(text).unwrap()
@@ -52,6 +52,8 @@ struct Lockstep {
     unapplied_bytes: usize,
     changes: BTreeMap<u64, Result<u64, NotChanged>>,
     warnings: Vec<String>,
+    /// Connections that were made by themselves: from, to, and who was there.
+    links: BTreeSet<(NodeAddr, NodeAddr, Incarnation)>,
 }
 
 fn node(number: usize) -> NodeAddr {
@@ -91,6 +93,7 @@ impl Lockstep {
             unapplied_bytes: 1 << 20,
             changes: BTreeMap::new(),
             warnings: Vec::new(),
+            links: BTreeSet::new(),
         };
         for number in 1..=nodes {
             all.start(number, nodes, shards, MemoryStore::new());
@@ -152,18 +155,23 @@ impl Lockstep {
                 Effect::ReplyChange { id, outcome } => {
                     self.changes.insert(id, outcome);
                 }
-                Effect::Meet(other) => {
-                    // Both learn who the other is, as with a connection each way.
-                    for (a, b) in [(at.clone(), other.clone()), (other.clone(), at.clone())] {
-                        if let Some(there) = self.hosts.get(&b).filter(|host| host.up) {
-                            let incarnation = there.machine.incarnation();
-                            self.inbox.push_back((a, Input::Connected { peer: b, incarnation }));
-                        }
+                Effect::Meet(other) => self.link(at, &other),
+                Effect::Warn(text) => self.warnings.push(text),
+                Effect::MapChanged(map) => {
+                    for other in map.nodes.keys().filter(|other| *other != at) {
+                        self.link(at, other);
                     }
                 }
-                Effect::Warn(text) => self.warnings.push(text),
-                Effect::MapChanged(_) => {}
             }
+        }
+    }
+
+    /// A connection from a node to another, unless there was one: a node dials whom it met, and whom its map has.
+    fn link(&mut self, from: &NodeAddr, to: &NodeAddr) {
+        let Some(there) = self.hosts.get(to).filter(|host| host.up) else { return };
+        let incarnation = there.machine.incarnation();
+        if self.links.insert((from.clone(), to.clone(), incarnation)) {
+            self.inbox.push_back((from.clone(), Input::Connected { peer: to.clone(), incarnation }));
         }
     }
 
