@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use entail::api::grpc::{Node, serve};
@@ -26,6 +26,7 @@ pub struct Fake {
     inbox: mpsc::Sender<Input>,
     map: Arc<ClusterMap>,
     sign: Ping,
+    streams: Arc<AtomicUsize>,
 }
 
 /// A node's two sides.
@@ -35,6 +36,7 @@ pub struct End {
     pub inbox: mpsc::Receiver<Input>,
     pub sign: Ping,
     inputs: mpsc::Sender<Input>,
+    streams: Arc<AtomicUsize>,
     stop: watch::Sender<bool>,
     server: Option<JoinHandle<()>>,
 }
@@ -53,7 +55,15 @@ impl End {
             wall_ms: 5,
             hears: vec![address],
         };
-        Self { local: Arc::new(local), inbox, sign, inputs, stop: watch::channel(false).0, server: None }
+        Self {
+            local: Arc::new(local),
+            inbox,
+            sign,
+            inputs,
+            streams: Arc::default(),
+            stop: watch::channel(false).0,
+            server: None,
+        }
     }
 
     /// As [`End::new`], and serving.
@@ -78,7 +88,12 @@ impl End {
 
     /// Serves on a listener that the end's port leads to.
     pub fn serve_on(&mut self, listener: TcpListener) {
-        let node = Fake { inbox: self.inputs.clone(), map: Arc::new(map(&self.local)), sign: self.sign.clone() };
+        let node = Fake {
+            inbox: self.inputs.clone(),
+            map: Arc::new(map(&self.local)),
+            sign: self.sign.clone(),
+            streams: Arc::clone(&self.streams),
+        };
         self.stop = watch::channel(false).0;
         let served = serve(listener, node, Arc::clone(&self.local), self.stop.subscribe());
         self.server = Some(tokio::spawn(async move { served.await.unwrap() }));
@@ -93,6 +108,11 @@ impl End {
     /// The outgoing side towards these; what it tells comes to the inbox.
     pub fn peers(&self, nodes: impl IntoIterator<Item = NodeAddr>) -> Peers {
         Peers::start(Arc::clone(&self.local), nodes, self.inputs.clone(), self.stop.subscribe())
+    }
+
+    /// How many streams from others have begun, as was told.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 
     pub async fn next(&mut self) -> Input {
@@ -116,6 +136,11 @@ impl End {
 
 impl Node for Fake {
     async fn deliver(&self, input: Input) -> bool {
+        if matches!(input, Input::Accepted { .. }) {
+            // Counted rather than queued: most tests are about what comes on a stream.
+            self.streams.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
         self.inbox.send(input).await.is_ok()
     }
 

@@ -52,6 +52,7 @@ async fn messages_arrive_in_order() {
     for number in 0..10_000 {
         assert_eq!(pulled(node2.next().await, &node1), number);
     }
+    assert_eq!(node2.streams(), 1, "each stream is told once");
 }
 
 #[tokio::test]
