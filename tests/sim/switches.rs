@@ -38,9 +38,7 @@ const SWITCHES: &[(Rule, Shown)] = &[
     (Rule::DurableReads, By(&[("tomb", 40), ("lag", 3), ("lag", 15)])),
     (
         Rule::DurableMap,
-        Not(
-            "what a crash keeps is a prefix, so nothing made under a map outlives it, and acceptors decide map 1 again",
-        ),
+        Not("what a crash keeps is a prefix, so nothing made under a map outlives it, and its voters have decided it"),
     ),
     (
         Rule::DurablePromise,
@@ -49,10 +47,10 @@ const SWITCHES: &[(Rule, Shown)] = &[
     (Rule::Ceiling, By(&[("tomb", 4), ("std", 12), ("skew", 17)])),
     (
         Rule::DurableAcceptor,
-        Not("only the lowest address proposes, with every acceptor, and acts when its own acceptance is durable too"),
+        Not("one node proposes at a time, and acts when its own acceptance is durable too: two at once are rare here"),
     ),
     (Rule::UnanimousBirth, Script(birth_by_those_who_forget)),
-    (Rule::Barrier, Not("a machine is opened on a synced store, so its first word is true of the disk: no code asks")),
+    (Rule::Barrier, Not("no run of a short sweep with transitions needed it; a machine is opened on a synced store")),
     (Rule::OwnName, Not(UNSEEN)),
     (Rule::WriteWaits, By(&[("lag", 3), ("std", 0), ("cut", 2)])),
     (Rule::ReadWaits, By(&[("crash", 1), ("std", 0), ("cut", 2)])),
@@ -70,7 +68,7 @@ const SWITCHES: &[(Rule, Shown)] = &[
     (Rule::FillDoneSync, Not("the take-over comes in a later batch than the chunks, and a crash keeps a prefix")),
     (
         Rule::FillClock,
-        Not("what a fill leaves out is collected, so stable, so merged here: it needs a peer that joins"),
+        Not("what a fill leaves out is collected, so stable, so merged here; one that joins was not seen to need it"),
     ),
     (Rule::FillFloor, Not(UNSEEN)),
     (Rule::FillBlocked, Not("FillLack brings the same, a second later: this is for speed")),
@@ -100,6 +98,7 @@ const SWITCHES: &[(Rule, Shown)] = &[
     (Rule::Versions, By(&[("away", 31)])),
     (Rule::DropUnapplied, Not(UNSEEN)),
     (Rule::ContextEpoch, By(&[("move", 62)])),
+    (Rule::ForgottenEnds, Not(UNSEEN)),
     (Rule::NextStay, Not(UNSEEN)),
     (Rule::EmptyFloor, Not(UNSEEN)),
 ];
