@@ -1,5 +1,5 @@
-"""The README's tour, word for word: starts `entail dev`, runs every `$` line of its console blocks in one shell, and
-compares what comes out with what the README says, where `…` stands for anything.
+"""The README's tour by curl, word for word: starts `entail dev`, runs every `$` line of its console blocks in one shell,
+and compares what comes out with what the README says, where `…` stands for anything.
 
     python3 tests/e2e/readme_tour.py target/release/entail
 """
@@ -15,8 +15,10 @@ README = pathlib.Path(__file__).resolve().parent.parent.parent / "README.md"
 READY_WITHIN_S = 60
 
 
-def steps(text):
-    """(command, expected output) of all console blocks, in order."""
+def steps(readme):
+    """(command, expected output) of all console blocks of the tour, in order. What the README tells operators needs
+    more nodes than `dev` starts; tests/cluster and tests/test_assignment4.py do it."""
+    text = re.search(r"^## A tour by curl$(.*?)^## ", readme, re.MULTILINE | re.DOTALL).group(1)
     found = []
     for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for line in block.splitlines():
