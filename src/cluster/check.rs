@@ -29,7 +29,7 @@ pub fn check_proposal(map: &ClusterMap, next: &ClusterMap, live: &BTreeSet<Incar
 }
 
 fn check_line(map: &ClusterMap, next: &ClusterMap) -> Result<(), String> {
-    let same = next.cluster_id == map.cluster_id && next.branch == map.branch && next.secret == map.secret;
+    let same = next.cluster_id == map.cluster_id && next.line == map.line && next.secret == map.secret;
     if !same {
         return Err("it is a map of another store or branch".to_owned());
     }
@@ -67,8 +67,8 @@ fn check_row(next: &ClusterMap, was: &Row, row: &Row, live: &BTreeSet<Incarnatio
     if row.version != if same { was.version } else { next.epoch } {
         return Err("its version is not the epoch that last changed it");
     }
-    if row.next_stay < was.next_stay {
-        return Err("stay numbers go back");
+    if row.next_stay < was.next_stay || row.skipped != was.skipped {
+        return Err("stay numbers go back, or are skipped");
     }
     for (number, stay) in &row.peers {
         match was.peers.get(number) {

@@ -12,9 +12,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::line::Line;
 use super::map::{ClusterMap, Layout, PeerState, Row, Stay};
 use super::voters::voter_count;
-use crate::types::{BranchId, ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, ShardId, StayId};
+use crate::types::{ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, ShardId, StayId};
 
 /// The most partitions that a store can have: every node keeps a row for each, and every context may name each.
 pub const MAX_PARTITIONS: u32 = 65_536;
@@ -108,7 +109,7 @@ pub fn map_zero(view: &[NodeAddr], shard_count: u32, partitions: u32) -> Cluster
     };
     ClusterMap {
         cluster_id: ClusterId(0),
-        branch: BranchId(0),
+        line: Line::default(),
         epoch: Epoch(0),
         parent_hash: 0,
         secret: ContextSecret::default(),
@@ -167,6 +168,7 @@ fn first_row(incarnations: &[Incarnation]) -> Row {
         version: Epoch(1),
         next_stay: StayId(incarnations.len() as u32),
         peers: (0..).map(StayId).zip(incarnations.iter().map(serving)).collect(),
+        skipped: Vec::new(),
     }
 }
 

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{BranchId, ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
+use super::line::{Line, Standing};
+use crate::types::{ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
 
 /// One epoch's map. Map 0 follows from the start settings alone and binds nobody; map 1 is the store's birth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterMap {
     /// The store's id; zero in map 0.
     pub cluster_id: ClusterId,
-    /// Which line of maps this is: zero from birth on, another with each recovery by force.
-    pub branch: BranchId,
+    /// The recoveries by force that this map comes of.
+    pub line: Line,
     /// The map's number.
     pub epoch: Epoch,
     /// [`ClusterMap::hash`] of the map before; zero in map 0.
@@ -70,6 +71,9 @@ pub struct Row {
     pub next_stay: StayId,
     /// The stays that are not closed.
     pub peers: BTreeMap<StayId, Stay>,
+    /// Numbers that recoveries by force skipped, each from the first up to, without, the second: who names one of them
+    /// has it from another line of maps.
+    pub skipped: Vec<(StayId, StayId)>,
 }
 
 /// One stay in a row.
@@ -130,6 +134,11 @@ impl Row {
     pub fn is_unknown(&self, stay: StayId) -> bool {
         stay >= self.next_stay
     }
+
+    /// True for a stay number that this line of maps never gives out: its name comes from another line.
+    pub fn is_skipped(&self, stay: StayId) -> bool {
+        self.skipped.iter().any(|(from, until)| (*from..*until).contains(&stay))
+    }
 }
 
 impl ClusterMap {
@@ -149,6 +158,11 @@ impl ClusterMap {
     /// True once the store is born: incarnations are bound and rows name stays.
     pub fn is_born(&self) -> bool {
         self.epoch > Epoch(0)
+    }
+
+    /// Where this map stands among others of the store.
+    pub fn standing(&self) -> Standing {
+        Standing { line: self.line.clone(), epoch: self.epoch }
     }
 
     /// The address that an incarnation is bound to, if any.

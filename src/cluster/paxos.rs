@@ -180,7 +180,7 @@ pub enum Quorum {
 
 impl Quorum {
     /// How many of `acceptors` make a quorum.
-    fn size(self, acceptors: usize) -> usize {
+    pub fn size(self, acceptors: usize) -> usize {
         match self {
             Quorum::All => acceptors,
             Quorum::Majority => acceptors / 2 + 1,

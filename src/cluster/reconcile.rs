@@ -111,7 +111,7 @@ pub struct Next {
 
 /// The next map, when there is something to do. `map` is a born one.
 pub fn reconcile(map: &ClusterMap, told: &Told, sight: &Sight, rules: ReconcileRules) -> Option<Next> {
-    Turn { map, told, sight, rules }.take(map.clone())
+    Turn::new(map, told, sight, rules).take(map.clone())
 }
 
 /// The next map with what an operator or a node asks for in it; `None` when there is nothing to do any more.
@@ -127,7 +127,22 @@ pub fn change(
 ) -> Result<Option<Next>, ChangeError> {
     let mut next = map.clone();
     change.apply(&mut next, sight)?;
-    Ok(Turn { map, told, sight, rules }.take(next))
+    Ok(Turn::new(map, told, sight, rules).take(next))
+}
+
+/// The map of this epoch that follows from `map` with `next` as its nodes, layouts and words, with all steps that are
+/// ready; whether anything changes or not.
+pub(super) fn follow(
+    map: &ClusterMap,
+    mut next: ClusterMap,
+    epoch: Epoch,
+    told: &Told,
+    sight: &Sight,
+    rules: ReconcileRules,
+) -> Next {
+    let turn = Turn { epoch, ..Turn::new(map, told, sight, rules) };
+    let steps = turn.walk(&mut next);
+    turn.seal(next, steps)
 }
 
 struct Turn<'a> {
@@ -135,26 +150,38 @@ struct Turn<'a> {
     told: &'a Told,
     sight: &'a Sight,
     rules: ReconcileRules,
+    /// The epoch of the map that comes.
+    epoch: Epoch,
 }
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    fn new(map: &'a ClusterMap, told: &'a Told, sight: &'a Sight, rules: ReconcileRules) -> Self {
+        Self { map, told, sight, rules, epoch: Epoch(map.epoch.0 + 1) }
+    }
+
     fn take(&self, mut next: ClusterMap) -> Option<Next> {
-        self.bind(&mut next);
-        self.replace_lost_targets(&mut next);
-        let steps = self.walk_the_table(&mut next);
-        self.note_former(&mut next);
-        next.voters = voters(&next, self.sight);
-        if next == *self.map {
-            return None;
-        }
-        next.epoch = Epoch(self.map.epoch.0 + 1);
+        let steps = self.walk(&mut next);
+        (next != *self.map).then(|| self.seal(next, steps))
+    }
+
+    fn walk(&self, next: &mut ClusterMap) -> Vec<(PartitionId, Step)> {
+        self.bind(next);
+        self.replace_lost_targets(next);
+        let steps = self.walk_the_table(next);
+        self.note_former(next);
+        next.voters = voters(next, self.sight);
+        steps
+    }
+
+    fn seal(&self, mut next: ClusterMap, steps: Vec<(PartitionId, Step)>) -> Next {
+        next.epoch = self.epoch;
         next.parent_hash = self.map.hash();
         for (row, was) in next.rows.iter_mut().zip(&self.map.rows) {
             if row != was {
                 row.version = next.epoch;
             }
         }
-        Some(Next { map: next, steps })
+        Next { map: next, steps }
     }
 
     /// Who is at an address now under another incarnation, neither forgotten nor bound elsewhere, is bound to it.
@@ -197,7 +224,7 @@ impl Turn<'_> {
         let mut joining = Joining::count(places.iter().map(|place| (place.partition, &place.row)), &sight.bytes);
         for place in &mut places {
             place.join(&mut joining);
-            place.begin_empty(Epoch(self.map.epoch.0 + 1));
+            place.begin_empty(self.epoch);
         }
         let reached = places.iter().all(Place::is_where_wanted);
         let (rows, steps): (Vec<Row>, Vec<_>) = places.into_iter().map(|place| (place.row, place.steps)).unzip();

@@ -180,9 +180,9 @@ impl Node for Fake {
 /// A map of one shard and four partitions.
 fn map(local: &Local) -> ClusterMap {
     let stay = Stay::new(local.incarnation, PeerState::Serving);
-    let row = Row { version: Epoch(1), next_stay: StayId(3), peers: [(StayId(2), stay)].into() };
+    let row = Row { version: Epoch(1), next_stay: StayId(3), peers: [(StayId(2), stay)].into(), skipped: Vec::new() };
     ClusterMap {
-        branch: Default::default(),
+        line: Default::default(),
         out: Default::default(),
         former: Default::default(),
         forgotten: Default::default(),

@@ -90,7 +90,7 @@ fn map_reply(map: &ClusterMap, only: Option<PartitionId>) -> GetMapReply {
         target: map.target.as_ref().map(target),
         out: map.out.iter().map(NodeAddr::to_string).collect(),
         forgotten: map.forgotten.iter().map(Incarnation::to_string).collect(),
-        branch: map.branch.0,
+        branch: map.line.branch().0,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cluster::change::Change;
 use crate::cluster::layout::{map_one, map_zero};
+use crate::cluster::line::{Fork, Line};
 use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::cluster::reconcile::sight::Sight;
 use crate::cluster::reconcile::{Told, change};
@@ -60,9 +61,10 @@ fn what_does_not_follow_is_refused_by_name() {
     let dropped = |row: &mut Row| {
         row.peers.remove(&StayId(1));
     };
+    let other = Line::default().then(Fork { branch: BranchId(2), after: Epoch(1), first: Epoch(2) });
     for (said, part) in [
         (refused(&|next| next.cluster_id = ClusterId(2)), "another store or branch"),
-        (refused(&|next| next.branch = BranchId(2)), "another store or branch"),
+        (refused(&|next| next.line = other.clone()), "another store or branch"),
         (refused(&|next| next.secret = ContextSecret([2; 16])), "another store or branch"),
         (refused(&|next| next.epoch = Epoch(3)), "does not follow map 1"),
         (refused(&|next| next.parent_hash += 1), "does not follow map 1"),

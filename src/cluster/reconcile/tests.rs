@@ -92,7 +92,7 @@ impl Case {
         map.layout = Layout { shards: vec![wanted.iter().copied().map(node).collect()], partitions: vec![ShardId(1)] };
         let peers: BTreeMap<_, _> = row.split_whitespace().map(stay).collect();
         let next_stay = StayId(peers.last_key_value().unwrap().0.0 + 1);
-        map.rows = vec![Row { version: Epoch(7), next_stay, peers }];
+        map.rows = vec![Row { version: Epoch(7), next_stay, peers, skipped: Vec::new() }];
         for stay in map.rows[0].peers.values() {
             match stay.incarnation.0 {
                 id if id < 100 => {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::value::{state, state_to_proto};
-use super::{WireError, address, cluster_id, id_to_proto, incarnation};
+use super::{WireError, address, cluster_id, id_to_proto, incarnation, line, line_to_proto};
 use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay, Target};
 use crate::cluster::paxos::{Ballot, PaxosMessage};
-use crate::types::{BranchId, ContextSecret, Epoch, Incarnation, NodeAddr, ShardId, StayId};
+use crate::types::{ContextSecret, Epoch, Incarnation, NodeAddr, ShardId, StayId};
 use crate::wire::proto;
 use proto::cluster_map;
 use proto::paxos::{Accept, Accepted, Kind, Prepare, Promise, Rejected};
@@ -37,7 +37,7 @@ pub fn map_to_proto(map: &ClusterMap) -> proto::ClusterMap {
         out: map.out.iter().map(|address| address.as_str().to_owned()).collect(),
         former: map.former.iter().map(former).collect(),
         forgotten: map.forgotten.iter().map(|incarnation| id_to_proto(incarnation.0)).collect(),
-        branch: map.branch.0,
+        line: line_to_proto(&map.line),
     }
 }
 
@@ -64,7 +64,7 @@ pub fn map(received: proto::ClusterMap) -> Result<ClusterMap, WireError> {
         <[u8; 16]>::try_from(secret).map_err(|_| WireError::Length { field: "map.secret", found: secret.len() })?;
     let map = ClusterMap {
         cluster_id: cluster_id("map.cluster_id", &received.cluster_id)?,
-        branch: BranchId(received.branch),
+        line: line(&received.line)?,
         epoch: Epoch(received.epoch),
         parent_hash: received.parent_hash,
         secret: ContextSecret(secret),
@@ -150,7 +150,13 @@ fn row_to_proto(row: &Row) -> cluster_map::Row {
         lost_by_word: stay.lost_by_word,
         begun_empty: stay.begun_empty.map(|epoch| epoch.0),
     };
-    cluster_map::Row { version: row.version.0, next_stay: row.next_stay.0, peers: row.peers.iter().map(peer).collect() }
+    let skipped = |(from, until): &(StayId, StayId)| cluster_map::Skipped { from: from.0, until: until.0 };
+    cluster_map::Row {
+        version: row.version.0,
+        next_stay: row.next_stay.0,
+        peers: row.peers.iter().map(peer).collect(),
+        skipped: row.skipped.iter().map(skipped).collect(),
+    }
 }
 
 fn row(received: cluster_map::Row) -> Result<Row, WireError> {
@@ -160,8 +166,17 @@ fn row(received: cluster_map::Row) -> Result<Row, WireError> {
     if received.peers.last().is_some_and(|peer| peer.stay >= received.next_stay) {
         return Err(WireError::Map("a row lists a stay that was not given out"));
     }
-    let peers = received.peers.into_iter().map(peer).collect::<Result<_, _>>()?;
-    Ok(Row { version: Epoch(received.version), next_stay: StayId(received.next_stay), peers })
+    if received.skipped.iter().any(|range| range.from >= range.until || range.until > received.next_stay)
+        || !received.skipped.is_sorted_by(|a, b| a.until <= b.from)
+    {
+        return Err(WireError::Order("map.rows.skipped"));
+    }
+    Ok(Row {
+        version: Epoch(received.version),
+        next_stay: StayId(received.next_stay),
+        peers: received.peers.into_iter().map(peer).collect::<Result<_, _>>()?,
+        skipped: received.skipped.iter().map(|range| (StayId(range.from), StayId(range.until))).collect(),
+    })
 }
 
 fn peer(received: cluster_map::Peer) -> Result<(StayId, Stay), WireError> {

@@ -19,8 +19,9 @@ use bytes::Bytes;
 
 pub use self::value::{state_to_proto, vector_to_proto};
 use super::proto;
+use crate::cluster::line::{Fork, Line};
 use crate::machine::message::{Message, Ping};
-use crate::types::{AddrError, ClusterId, Epoch, Incarnation, NodeAddr, PartitionId};
+use crate::types::{AddrError, BranchId, ClusterId, Epoch, Incarnation, NodeAddr, PartitionId};
 
 /// What is wrong with something received. Nothing of it was used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +65,9 @@ pub enum WireError {
     /// A map that contradicts itself.
     #[error("the map contradicts itself: {0}")]
     Map(&'static str),
+    /// A line of maps that contradicts itself.
+    #[error("the line of maps contradicts itself: {0}")]
+    Line(&'static str),
     /// Not a protobuf message of the kind that was expected.
     #[error("not the expected protobuf message: {0}")]
     Undecodable(String),
@@ -117,6 +121,19 @@ pub fn ping_from_proto(hello: &proto::Hello, sign: proto::SignOfLife) -> Result<
         wall_ms: sign.wall_ms,
         hears: sign.hears.iter().map(|node| address("sign.hears", node)).collect::<Result<_, _>>()?,
     })
+}
+
+/// A line of maps as it travels.
+pub fn line_to_proto(line: &Line) -> Vec<proto::Fork> {
+    let fork = |fork: &Fork| proto::Fork { branch: fork.branch.0, after: fork.after.0, first: fork.first.0 };
+    line.forks().iter().map(fork).collect()
+}
+
+/// A line of maps.
+pub(super) fn line(received: &[proto::Fork]) -> Result<Line, WireError> {
+    let fork =
+        |fork: &proto::Fork| Fork { branch: BranchId(fork.branch), after: Epoch(fork.after), first: Epoch(fork.first) };
+    Line::new(received.iter().map(fork).collect()).map_err(WireError::Line)
 }
 
 /// A store's id as it travels.

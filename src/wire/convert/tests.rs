@@ -16,6 +16,7 @@ use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
 use crate::cluster::layout::map_zero;
+use crate::cluster::line::{Fork, Line};
 use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay, Target};
 use crate::cluster::paxos::{Ballot, PaxosMessage};
 use crate::cluster::plan::PlanError;
@@ -137,6 +138,19 @@ fn row(epoch: u64) -> impl Strategy<Value = Row> {
         version: Epoch(version),
         next_stay: StayId(1000),
         peers,
+        skipped: vec![(StayId(10), StayId(20)), (StayId(700), StayId(900))],
+    })
+}
+
+fn line() -> impl Strategy<Value = Line> {
+    vec((1u64.., 0u64..9, 1u64..9), 0..3).prop_map(|forks| {
+        let mut last = 0;
+        let fork = |(branch, gap, raise)| {
+            let (after, first) = (last + gap, last + gap + raise);
+            last = first;
+            Fork { branch: BranchId(branch), after: Epoch(after), first: Epoch(first) }
+        };
+        Line::new(forks.into_iter().map(fork).collect()).unwrap()
     })
 }
 
@@ -158,13 +172,13 @@ fn map() -> impl Strategy<Value = Arc<ClusterMap>> {
             even,
         });
         let layouts = (layout(addresses.clone()), option::of(target), subsequence(addresses.clone(), 0..3));
-        let ids = (vec(incarnation(), 0..5), btree_set(incarnation(), 0..3), any::<u64>());
+        let ids = (vec(incarnation(), 0..5), btree_set(incarnation(), 0..3), line());
         let former = btree_map(incarnation(), select(addresses), 0..3);
         (vec(row(epoch), PARTITIONS as usize), layouts, ids, former).prop_map(
-            move |(rows, (layout, target, out), (voters, forgotten, branch), former)| {
+            move |(rows, (layout, target, out), (voters, forgotten, line), former)| {
                 Arc::new(ClusterMap {
                     cluster_id: ClusterId(id),
-                    branch: BranchId(branch),
+                    line,
                     epoch: Epoch(epoch),
                     parent_hash,
                     secret: ContextSecret(secret),
@@ -432,7 +446,7 @@ fn a_map_that_contradicts_itself_is_refused() {
     let node: NodeAddr = "node1:80".parse().unwrap();
     let good = ClusterMap {
         epoch: Epoch(3),
-        rows: vec![Row { version: Epoch(3), next_stay: StayId(1), peers: Default::default() }],
+        rows: vec![Row { version: Epoch(3), next_stay: StayId(1), ..Row::default() }],
         ..map_zero(std::slice::from_ref(&node), 1, 1)
     };
     let read = |map: &ClusterMap| {
