@@ -4,8 +4,9 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version, now 1 |
+//! | 1 | version: 1, or 2 on a branch that a recovery by force began |
 //! | 2 | check bytes of the cluster id: tells another store's context from a damaged one, to a reader of bytes |
+//! | 4 | with version 2, the branch: the lower half of its id, little-endian |
 //! | 1 to 10 | epoch, a varint |
 //! | 2 and more, each | entries, ascending by partition, then stay |
 //! | 8 | SipHash-2-4 (Aumasson, Bernstein, 2012) of all before, under the store's secret, little-endian |
@@ -25,12 +26,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use siphasher::sip::SipHasher24;
 
 use super::context::Context;
-use crate::types::{ClusterId, ContextSecret, Epoch, PartitionId, Seq, StayId};
+use crate::types::{BranchId, ClusterId, ContextSecret, Epoch, PartitionId, Seq, StayId};
 
 /// The layout's version byte.
 const VERSION: u8 = 1;
-/// Bytes before the epoch: the version and the cluster's check bytes.
-const HEAD_BYTES: usize = 3;
+/// The same, with a branch.
+const BRANCH_VERSION: u8 = 2;
+/// Bytes of the cluster id's check.
+const CHECK_BYTES: usize = 2;
+/// Bytes of the branch.
+const BRANCH_BYTES: usize = 4;
+/// Bytes before the epoch or the branch: the version and the cluster's check bytes.
+const HEAD_BYTES: usize = 1 + CHECK_BYTES;
 /// Bytes of the authentication code at the end.
 const MAC_BYTES: usize = 8;
 /// The stay delta that says "and a varint follows".
@@ -38,13 +45,22 @@ const STAY_ESCAPE: u64 = 3;
 
 /// Why a string is not one of this store's contexts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a context of this store")]
-pub struct Malformed;
+pub enum NotDecoded {
+    /// This store never made it.
+    #[error("not a context of this store")]
+    Malformed,
+    /// A branch made it that this node's maps do not come of: a newer one, or one that was recovered apart from it.
+    #[error("a context of another branch of this store")]
+    OtherBranch,
+}
+use NotDecoded::Malformed;
 
 /// Turns contexts of one store into text and back.
 #[derive(Clone, Debug)]
 pub struct ContextCodec {
-    head: [u8; HEAD_BYTES],
+    check: [u8; CHECK_BYTES],
+    /// The branches that its maps come of, the present one last.
+    branches: Vec<BranchId>,
     secret: ContextSecret,
     partitions: u32,
 }
@@ -53,8 +69,14 @@ impl ContextCodec {
     /// The codec of a store.
     pub fn new(cluster_id: ClusterId, secret: ContextSecret, partitions: u32) -> Self {
         let check = xxhash_rust::xxh3::xxh3_64(&cluster_id.0.to_be_bytes());
-        let head = [VERSION, check as u8, (check >> 8) as u8];
-        Self { head, secret, partitions }
+        let check = [check as u8, (check >> 8) as u8];
+        Self { check, branches: Vec::new(), secret, partitions }
+    }
+
+    /// The same on the last of these branches; what the others made is read, too.
+    #[must_use]
+    pub fn on_branches(self, branches: Vec<BranchId>) -> Self {
+        Self { branches, ..self }
     }
 
     /// The longest text that is looked at, in characters: 64 KiB, or 64 for each partition where that is more, so that
@@ -68,8 +90,12 @@ impl ContextCodec {
         if context.is_empty() && context.epoch() == Epoch(0) {
             return String::new();
         }
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + 2 + 4 * context.len() + MAC_BYTES);
-        bytes.extend_from_slice(&self.head);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + BRANCH_BYTES + 2 + 4 * context.len() + MAC_BYTES);
+        bytes.push(if self.branches.is_empty() { VERSION } else { BRANCH_VERSION });
+        bytes.extend_from_slice(&self.check);
+        if let Some(branch) = self.branches.last() {
+            bytes.extend_from_slice(&branch_bytes(*branch));
+        }
         put_varint(&mut bytes, context.epoch().0);
         let mut place = Place::default();
         for (partition, stay, seq) in context.iter() {
@@ -83,8 +109,8 @@ impl ContextCodec {
     /// The context of a text that [`ContextCodec::encode`] of this very store made; the empty text is the empty one.
     ///
     /// # Errors
-    /// [`Malformed`] for any other text.
-    pub fn decode(&self, text: &str) -> Result<Context, Malformed> {
+    /// [`NotDecoded`] for any other text.
+    pub fn decode(&self, text: &str) -> Result<Context, NotDecoded> {
         if text.is_empty() {
             return Ok(Context::empty());
         }
@@ -97,12 +123,21 @@ impl ContextCodec {
         if u64::from_le_bytes(*mac) != self.mac(signed) {
             return Err(Malformed);
         }
-        let body = signed.strip_prefix(&self.head).ok_or(Malformed)?;
-        self.decode_body(body)
+        let (version, rest) = signed.split_first().ok_or(Malformed)?;
+        let body = rest.strip_prefix(&self.check).ok_or(Malformed)?;
+        match *version {
+            VERSION => self.decode_body(body),
+            BRANCH_VERSION => {
+                let (branch, body) = body.split_first_chunk::<BRANCH_BYTES>().ok_or(Malformed)?;
+                let known = self.branches.iter().any(|known| branch_bytes(*known) == *branch);
+                if known { self.decode_body(body) } else { Err(NotDecoded::OtherBranch) }
+            }
+            _ => Err(Malformed),
+        }
     }
 
     /// Epoch and entries. Their order, and that no seq is zero, is in the layout itself.
-    fn decode_body(&self, mut body: &[u8]) -> Result<Context, Malformed> {
+    fn decode_body(&self, mut body: &[u8]) -> Result<Context, NotDecoded> {
         let mut context = Context::empty();
         context.raise_epoch(Epoch(take_varint(&mut body)?));
         let mut place = Place::default();
@@ -120,6 +155,10 @@ impl ContextCodec {
     fn mac(&self, signed: &[u8]) -> u64 {
         SipHasher24::new_with_key(&self.secret.0).hash(signed)
     }
+}
+
+fn branch_bytes(branch: BranchId) -> [u8; BRANCH_BYTES] {
+    (branch.0 as u32).to_le_bytes()
 }
 
 /// The least partition and, within it, stay that the next entry can name.
@@ -141,7 +180,7 @@ impl Place {
         self.move_past(partition, stay);
     }
 
-    fn take(&mut self, bytes: &mut &[u8]) -> Result<(PartitionId, StayId, Seq), Malformed> {
+    fn take(&mut self, bytes: &mut &[u8]) -> Result<(PartitionId, StayId, Seq), NotDecoded> {
         let first = take_varint(bytes)?;
         let partition_delta = first >> 2;
         let mut stay_delta = first & STAY_ESCAPE;
@@ -165,7 +204,7 @@ impl Place {
 }
 
 /// A sum that still is a partition's or stay's number.
-fn add(base: u64, delta: u64) -> Result<u32, Malformed> {
+fn add(base: u64, delta: u64) -> Result<u32, NotDecoded> {
     base.checked_add(delta).and_then(|sum| u32::try_from(sum).ok()).ok_or(Malformed)
 }
 
@@ -178,7 +217,7 @@ fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Takes a minimal LEB128 number of at most 64 bits off the front.
-fn take_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+fn take_varint(bytes: &mut &[u8]) -> Result<u64, NotDecoded> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first().ok_or(Malformed)?;
@@ -227,7 +266,8 @@ mod tests {
 
     /// The text of these bytes with a right authentication code: what only this store could have made.
     fn signed(bytes: &[u8]) -> String {
-        let mut all = codec().head.to_vec();
+        let mut all = vec![VERSION];
+        all.extend_from_slice(&codec().check);
         all.extend_from_slice(bytes);
         let mac = codec().mac(&all);
         all.extend_from_slice(&mac.to_le_bytes());
@@ -285,6 +325,21 @@ mod tests {
             for tail in ["A", "AA", "AAAA", "=", "==", "\n", " "] {
                 prop_assert_eq!(codec().decode(&format!("{text}{tail}")), Err(Malformed));
             }
+        }
+    }
+
+    #[test]
+    fn a_branch_reads_what_it_comes_of_and_nothing_else() {
+        let on = |branches: &[u64]| codec().on_branches(branches.iter().copied().map(BranchId).collect());
+        let (context, codecs) = (context_of(2, &[(0, 0, 1)]), [on(&[]), on(&[7]), on(&[7, 8]), on(&[9])]);
+        let read = |by: &ContextCodec| codecs.each_ref().map(|codec| by.decode(&codec.encode(&context)));
+        let (ok, other) = (Ok(context.clone()), Err(NotDecoded::OtherBranch));
+        assert_eq!(read(&codecs[0]), [ok.clone(), other.clone(), other.clone(), other.clone()]);
+        assert_eq!(read(&codecs[2]), [ok.clone(), ok.clone(), ok.clone(), other.clone()]);
+        assert_eq!(read(&codecs[3]), [ok.clone(), other.clone(), other, ok]);
+        let text = codecs[1].encode(&context);
+        for at in 1..text.len() {
+            assert_eq!(codecs[1].decode(&text[..at]), Err(Malformed));
         }
     }
 

@@ -52,6 +52,8 @@ enum Command {
     AddMember(operate::AddMemberArgs),
     /// Give up a node that never comes back, with all that only it held.
     Forget(operate::ForgetArgs),
+    /// Go on without the nodes that do not answer, though a majority of the voters is among them.
+    Recover(operate::RecoverArgs),
     /// Show the whole cluster as a node sees it.
     Status(keys::NodeArgs),
     /// Measure requests a second and latencies of a running node.
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Some(Command::Reshard(args)) => blocking(operate::reshard(args)),
         Some(Command::AddMember(args)) => blocking(operate::add_member(args)),
         Some(Command::Forget(args)) => blocking(operate::forget(args)),
+        Some(Command::Recover(args)) => blocking(operate::recover(args)),
         Some(Command::Status(args)) => blocking(operate::status(args)),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Healthcheck(args)) => blocking(healthcheck::run(args)),
@@ -117,6 +120,12 @@ mod tests {
         for bad in [&[][..], &["three"], &["3", "--cancel"]] {
             assert!(Arguments::try_parse_from(["entail", "reshard"].iter().chain(bad)).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_recovery_is_forced_or_none() {
+        assert!(Arguments::try_parse_from(["entail", "recover", "--force"]).is_ok());
+        assert!(Arguments::try_parse_from(["entail", "recover", "--yes"]).is_err());
     }
 
     #[test]

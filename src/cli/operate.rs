@@ -1,4 +1,4 @@
-//! `reshard`, `add-member`, `forget`, `status`: what operators ask of a running store.
+//! `reshard`, `add-member`, `forget`, `recover`, `status`: what operators ask of a running store.
 //!
 //! Each prints the node's JSON on one line and exits 0 for a 2xx, 1 for any other status or without an answer, as the
 //! other small commands do. A change is answered when it is done; meanwhile its progress goes to standard error, a
@@ -20,6 +20,9 @@ const RESHARD: &str = "/key-value-store-shard/reshard";
 
 /// The path of the operator's word.
 const FORGET: &str = "/admin/forget";
+
+/// The path of the operator's word in place of a majority.
+const RECOVER: &str = "/admin/recover";
 
 /// Changes take as long as there is something to copy; the node itself answers when nothing moves any more.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -63,6 +66,19 @@ pub struct ForgetArgs {
     to: NodeArgs,
 }
 
+/// A store that lost the majority of its voters.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RecoverArgs {
+    /// Go on without the nodes that do not answer; needed, as it gives them up.
+    #[arg(long, required = true)]
+    force: bool,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    to: NodeArgs,
+}
+
 /// `entail reshard`.
 pub async fn reshard(args: ReshardArgs) -> ExitCode {
     match args.count {
@@ -87,23 +103,36 @@ pub async fn status(args: NodeArgs) -> ExitCode {
 
 /// `entail forget`: says what it may lose, and asks.
 pub async fn forget(args: ForgetArgs) -> ExitCode {
-    let confirmed = json!({ "socket-address": args.lost, "confirm": true });
-    if args.yes {
-        return change(&args.to.node, Method::POST, FORGET, Some(confirmed)).await;
-    }
     let asked = json!({ "socket-address": args.lost });
-    let answer = match sent(&args.to.node, Method::POST, FORGET, Some(asked)).await {
+    let confirmed = json!({ "socket-address": args.lost, "confirm": true });
+    let word = format!("{} is given up for ever, with all that only it has", args.lost);
+    confirm(&args.to.node, FORGET, asked, confirmed, args.yes, &word).await
+}
+
+/// `entail recover`: says whom it gives up and what that costs, and asks.
+pub async fn recover(args: RecoverArgs) -> ExitCode {
+    debug_assert!(args.force, "it is a required flag");
+    let word = "They must not run any more, nor ever again with the data that they have";
+    confirm(&args.to.node, RECOVER, json!({}), json!({ "confirm": true }), args.yes, word).await
+}
+
+/// Has a change made that costs something: first asked for, to be told the cost, then on the operator's word.
+async fn confirm(node: &str, path: &str, asked: Value, confirmed: Value, yes: bool, word: &str) -> ExitCode {
+    if yes {
+        return change(node, Method::POST, path, Some(confirmed)).await;
+    }
+    let answer = match sent(node, Method::POST, path, Some(asked)).await {
         Ok(answer) => answer,
         Err(error) => return failed(error),
     };
     let Some(cost) = cost(&answer) else { return shown(&answer) };
-    match agreed(&mut io::stdin().lock(), &args.lost, &cost) {
-        true => change(&args.to.node, Method::POST, FORGET, Some(confirmed)).await,
+    match agreed(&mut io::stdin().lock(), &cost, word) {
+        true => change(node, Method::POST, path, Some(confirmed)).await,
         false => failed("nothing was done"),
     }
 }
 
-/// What it may cost to forget, if the node's answer is that.
+/// What it may cost, if the node's answer is that.
 fn cost(answer: &Answer) -> Option<String> {
     let error = answer.json()["error"].as_str()?.to_owned();
     // The remedy after it is not for a terminal.
@@ -112,8 +141,8 @@ fn cost(answer: &Answer) -> Option<String> {
 }
 
 /// Asks on the terminal; whatever is no yes is a no.
-fn agreed(answers: &mut impl BufRead, node: &str, cost: &str) -> bool {
-    eprint!("{cost}. {node} is given up for ever, with all that only it has. Go on? [y/N] ");
+fn agreed(answers: &mut impl BufRead, cost: &str, word: &str) -> bool {
+    eprint!("{cost}. {word}. Go on? [y/N] ");
     let _ = io::stderr().flush();
     let mut line = String::new();
     answers.read_line(&mut line).is_ok() && matches!(line.trim(), "y" | "Y" | "yes" | "Yes" | "YES")
@@ -182,7 +211,7 @@ mod tests {
             ("n\n", false),
             ("yep\n", false),
         ] {
-            assert_eq!(agreed(&mut typed.as_bytes(), "node1:80", "This may lose 1 write"), yes, "{typed:?}");
+            assert_eq!(agreed(&mut typed.as_bytes(), "This may lose 1 write", "It is lost"), yes, "{typed:?}");
         }
     }
 

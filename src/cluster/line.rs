@@ -87,6 +87,11 @@ impl Line {
         self.0.iter().any(|fork| fork.after < epoch && epoch < fork.first)
     }
 
+    /// True when this line is the other and more.
+    pub fn comes_of(&self, other: &Line) -> bool {
+        other.left_by(self).is_some()
+    }
+
     /// The recovery of `other` that left this line, when `other` is this line and more.
     fn left_by<'a>(&self, other: &'a Line) -> Option<&'a Fork> {
         other.0.strip_prefix(self.0.as_slice())?.first()

@@ -194,24 +194,28 @@ pub fn check_recovered(map: &ClusterMap, next: &ClusterMap) -> Result<(), &'stat
 }
 
 /// To which recovery a node has agreed. Kept in memory: one that begins anew knows no more than one that was cut off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Vow(Option<(BranchId, u64)>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vow(Option<Given>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Given {
+    branch: BranchId,
+    to: NodeAddr,
+    since_ms: u64,
+}
 
 impl Vow {
-    /// Agrees to a recovery, for [`VOW_MS`]; false while there is a vow for another.
-    pub fn give(&mut self, now_ms: u64, branch: BranchId) -> bool {
-        if self.0.is_some_and(|(other, since_ms)| other != branch && now_ms < since_ms + VOW_MS) {
+    /// Agrees to the recovery that `to` asks for, for [`VOW_MS`]; false while there is a vow for another.
+    ///
+    /// Of two that ask at once the lower address has its way: a vow is given anew where the one that it was given to is
+    /// among those `present` for the one that asks now, and so has to agree, too.
+    pub fn give(&mut self, now_ms: u64, branch: BranchId, to: &NodeAddr, present: &[NodeAddr]) -> bool {
+        let holds = self.0.as_ref().filter(|given| given.branch != branch && now_ms < given.since_ms + VOW_MS);
+        if holds.is_some_and(|given| given.to <= *to || !present.contains(&given.to)) {
             return false;
         }
-        self.0 = Some((branch, now_ms));
+        self.0 = Some(Given { branch, to: to.clone(), since_ms: now_ms });
         true
-    }
-
-    /// Agrees to nothing any more.
-    pub fn release(&mut self, branch: BranchId) {
-        if self.0.is_some_and(|(given, _)| given == branch) {
-            self.0 = None;
-        }
     }
 }
 

@@ -5,10 +5,12 @@
 //! nothing.
 
 use super::Machine;
+use super::agreement::NotRecovered;
 use super::message::{Effect, Message, NotChanged, RequestId, Wanted};
 use super::pending::Io;
 use crate::cluster::change::{Change, ChangeError};
 use crate::cluster::map::{Layout, PeerState};
+use crate::cluster::recover::missing_voters;
 use crate::cluster::voters::leader;
 use crate::types::{Epoch, NodeAddr};
 
@@ -27,7 +29,7 @@ pub(super) struct Changing {
     id: u64,
     /// Nobody, when this node itself asks.
     client: Option<RequestId>,
-    wanted: Wanted,
+    pub wanted: Wanted,
     asked_ms: u64,
     again_ms: u64,
     deadline_ms: u64,
@@ -37,7 +39,10 @@ pub(super) struct Changing {
     before: Layout,
     progress: u64,
     progress_ms: u64,
-    lost_writes: u64,
+    /// Writes that are lost with it, or, with a recovery, partitions.
+    pub lost_writes: u64,
+    /// How many recoveries by force the map came of.
+    recoveries: usize,
 }
 
 fn reply(client: Option<RequestId>, outcome: Result<u64, NotChanged>, io: &mut Io<'_>) {
@@ -49,6 +54,11 @@ fn reply(client: Option<RequestId>, outcome: Result<u64, NotChanged>, io: &mut I
 impl Machine {
     /// Takes a change from a client of this node.
     pub(super) fn begin_change(&mut self, client: Option<RequestId>, wanted: Wanted, budget_ms: u64, io: &mut Io<'_>) {
+        if let Wanted::Recover { .. } = &wanted
+            && let Err(refused) = self.begin_recovery()
+        {
+            return reply(client, Err(refused.into()), io);
+        }
         if let Some(refused) = self.refuse_at_once(&wanted) {
             return reply(client, Err(refused), io);
         }
@@ -74,6 +84,7 @@ impl Machine {
             progress: 0,
             progress_ms: now,
             lost_writes,
+            recoveries: self.map.line.forks().len(),
         });
         self.tick_changes(io);
     }
@@ -93,7 +104,7 @@ impl Machine {
     }
 
     /// Writes that only this node's peers at `node` are known to hold, as far as this node can tell.
-    fn only_at(&self, node: &NodeAddr) -> u64 {
+    pub(super) fn only_at(&self, node: &NodeAddr) -> u64 {
         let mut writes = 0;
         for part in &self.parts {
             let there: Vec<_> = part.peers.iter().filter(|peer| peer.node == *node).map(|peer| peer.stay).collect();
@@ -114,6 +125,8 @@ impl Machine {
             let changing = &self.changes[at];
             let outcome = if changing.agreed.is_some() {
                 self.stalled(at)
+            } else if let Wanted::Recover { confirmed } = changing.wanted {
+                self.tick_recovery(at, confirmed, io).map(NotChanged::from)
             } else if now >= changing.deadline_ms {
                 Some(NotChanged::NoQuorum(self.silent_voters()))
             } else {
@@ -123,6 +136,23 @@ impl Machine {
                 let changing = self.changes.remove(at);
                 reply(changing.client, Err(not_changed), io);
             }
+        }
+        // A recovery is done when the others say that they have its map.
+        if self.changes.iter().any(|changing| matches!(changing.wanted, Wanted::Recover { .. })) {
+            self.look_at_changes(io);
+        }
+    }
+
+    fn tick_recovery(&mut self, at: usize, confirmed: bool, io: &mut Io<'_>) -> Option<NotRecovered> {
+        if self.changes[at].recoveries < self.map.line.forks().len() {
+            // By this node's word or another's: there is a map that all who are left go on from.
+            self.changes[at].agreed = Some(self.map.epoch);
+            return None;
+        }
+        if self.now.mono_ms >= self.changes[at].deadline_ms {
+            Some(self.recovery_not_agreed())
+        } else {
+            self.go_on_recovering(confirmed, io)
         }
     }
 
@@ -139,6 +169,7 @@ impl Machine {
             Wanted::Remove(node) => Change::Remove(node),
             Wanted::Forget { node, .. } => Change::Forget(node),
             Wanted::Cancel => Change::Cancel,
+            Wanted::Recover { .. } => return None,
             Wanted::Admit(node) => match self.incarnation_at(&node) {
                 Some(incarnation) => Change::Admit { node, incarnation },
                 None if now >= self.changes[at].asked_ms + SILENT_MS => return Some(NotChanged::Silent(node)),
@@ -163,11 +194,14 @@ impl Machine {
         self.links.get(node).filter(|link| link.connected).and_then(|link| link.incarnation)
     }
 
+    /// The voters that do not answer, or came back without their disks.
     pub(super) fn silent_voters(&self) -> Vec<NodeAddr> {
-        let voters = self.map.voters.iter().filter_map(|voter| self.map.address_of(*voter));
-        let mut silent: Vec<NodeAddr> = voters.filter(|node| !self.is_live(node)).cloned().collect();
-        silent.sort();
-        silent
+        let live = self.map.nodes.iter().filter(|(node, _)| self.is_live(node));
+        let there = live.filter_map(|(node, bound)| {
+            let told = self.links.get(node).and_then(|link| link.incarnation);
+            Some((node.clone(), told.or(*bound)?))
+        });
+        missing_voters(&self.map, &there.collect())
     }
 
     pub(super) fn on_change_answered(&mut self, id: u64, outcome: Result<Epoch, ChangeError>, io: &mut Io<'_>) {
@@ -221,6 +255,7 @@ impl Machine {
                 let quiet = stays.all(|stay| stay.state == PeerState::Serving);
                 (settled && quiet).then_some(done)
             }
+            Wanted::Recover { .. } => self.all_have_this_map().then_some(done),
             Wanted::Admit(_) | Wanted::Forget { .. } => Some(done),
         }
     }

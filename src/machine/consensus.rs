@@ -66,7 +66,7 @@ pub(super) struct Consensus {
     /// Since when there has been something to do.
     due_since_ms: Option<u64>,
     watch: Watch,
-    told: Told,
+    pub told: Told,
     steps: BTreeMap<(PartitionId, StayId), u64>,
     bytes: BTreeMap<PartitionId, u64>,
     asked: VecDeque<Asked>,

@@ -4,6 +4,7 @@ use super::message::{Effect, Message, Ping};
 use super::part::PartPeer;
 use super::rules::Rule;
 use super::{Io, Machine};
+use crate::cluster::line::{Line, Relation, Standing};
 use crate::error::StoreError;
 use crate::types::{ClusterId, Epoch, Incarnation, NodeAddr, Now};
 
@@ -28,7 +29,10 @@ pub(super) struct Link {
     pub incarnation: Option<Incarnation>,
     /// What the node last said of itself.
     pub cluster_id: ClusterId,
+    pub line: Line,
     pub epoch: Epoch,
+    /// When it said so.
+    pub told_ms: Option<u64>,
     pub settings_hash: Option<u64>,
     /// Answers to what it forwarded here before there was a connection to it.
     owed: Vec<Message>,
@@ -61,6 +65,7 @@ impl Machine {
     pub fn sign_of_life(&self, now: Now) -> Ping {
         Ping {
             cluster_id: self.map.cluster_id,
+            line: self.map.line.clone(),
             epoch: self.map.epoch,
             settings_hash: self.settings_hash,
             wall_ms: now.wall_ms,
@@ -163,6 +168,9 @@ impl Machine {
             // Somebody who starts, or was taken out: whoever speaks is answered.
             self.meet(from, io);
         }
+        if self.is_of_another_line(from, &message, io) {
+            return Ok(());
+        }
         match message {
             Message::Ping(ping) => {
                 self.on_ping(from, incarnation, &ping, io);
@@ -177,6 +185,10 @@ impl Machine {
                 let words = self.keep_early_words(from, incarnation, words, io);
                 self.take_words(incarnation, &words);
             }
+            Message::RecoveryAsked { id, branch, epoch, present } => {
+                self.on_recovery_asked((from, incarnation), id, branch, epoch, &present, io);
+            }
+            Message::RecoveryAnswered { id, outcome } => self.on_recovery_answered(from, id, outcome, io),
             Message::ChangeAsked { id, change } => self.on_change_asked(from, id, change, io),
             Message::ChangeAnswered { id, outcome } => self.on_change_answered(id, outcome, io),
             Message::ForwardReply { id, response } => self.on_forward_reply(id, response, io),
@@ -187,6 +199,21 @@ impl Machine {
             data => return self.on_data(from, incarnation, data, io),
         }
         Ok(())
+    }
+
+    /// True for what is not heard of a node on another line of maps. Whoever may come over to this one's is told of the
+    /// map, and a newer map is heard of; what is said of partitions is known by its versions.
+    fn is_of_another_line(&mut self, from: &NodeAddr, message: &Message, io: &mut Io<'_>) -> bool {
+        match (self.relation_to(from), message) {
+            (Relation::Same, _) | (_, Message::Ping(_) | Message::Pong(_)) => false,
+            (Relation::Apart, _) => true,
+            (_, Message::Forward { id, .. }) => {
+                self.answer(from, Message::ForwardRefused { id: *id, better: None }, io);
+                true
+            }
+            (_, Message::ChangeAsked { .. } | Message::RecoveryAsked { .. } | Message::RecoveryAnswered { .. }) => true,
+            (Relation::After | Relation::Before, _) => false,
+        }
     }
 
     /// What is said about partitions: only by who is bound to its address (R5), and of the version in force (R3).
@@ -227,12 +254,19 @@ impl Machine {
     }
 
     fn on_ping(&mut self, from: &NodeAddr, incarnation: Incarnation, ping: &Ping, io: &mut Io<'_>) {
-        self.detector.heard(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
+        self.on_other_branch(from, Standing { line: ping.line.clone(), epoch: ping.epoch }, io);
         let Some(link) = self.links.get_mut(from) else { return };
         link.incarnation = Some(incarnation);
         link.cluster_id = ping.cluster_id;
-        link.epoch = ping.epoch;
         link.settings_hash = Some(ping.settings_hash);
+        // On another line it is not one to be reckoned with; before its birth, it is on none.
+        match self.relation_to(from) {
+            Relation::Apart => return,
+            Relation::After | Relation::Before if ping.epoch > Epoch(0) && self.map.is_born() => {}
+            Relation::Same | Relation::After | Relation::Before => {
+                self.detector.heard(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
+            }
+        }
         let mine = self.map.cluster_id;
         if mine != ClusterId(0) && ping.cluster_id != ClusterId(0) && mine != ping.cluster_id {
             return;

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::agreement::{Disagreement, NotRecovered};
 use crate::causal::context::Context;
 use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
+use crate::cluster::line::{Line, Standing};
 use crate::cluster::map::ClusterMap;
 use crate::cluster::paxos::PaxosMessage;
 use crate::error::{Code, StoreError};
 use crate::types::{
-    BatchNo, ClusterId, Epoch, Incarnation, Key, NodeAddr, PartitionId, Seq, ShardId, StayId, Timestamp,
+    BatchNo, BranchId, ClusterId, Epoch, Incarnation, Key, NodeAddr, PartitionId, Seq, ShardId, StayId, Timestamp,
 };
 
 /// What a client asks for, already parsed.
@@ -79,6 +81,11 @@ pub enum Wanted {
     },
     /// The change that is under way, undone.
     Cancel,
+    /// The store without the nodes that do not answer, though a majority of the voters is among them.
+    Recover {
+        /// Whether the operator knows what that may lose.
+        confirmed: bool,
+    },
 }
 
 /// Why a change was not made, or not to its end.
@@ -104,6 +111,9 @@ pub enum NotChanged {
     /// The operator is to confirm first. Nothing was done.
     #[error("This may lose {0} writes that only this node holds; repeat with \"confirm\":true")]
     Unconfirmed(u64),
+    /// The store was not recovered by force.
+    #[error(transparent)]
+    NotRecovered(#[from] NotRecovered),
     /// Too many changes are asked of this node at once. Nothing was done.
     #[error("Too many changes are under way; try again later")]
     TooMany,
@@ -244,6 +254,24 @@ pub enum Message {
     },
     /// Part of deciding the next map.
     Paxos(PaxosMessage),
+    /// Agree to a recovery by force.
+    RecoveryAsked {
+        /// The asker's name for it; another for each time that it asks.
+        id: u64,
+        /// The branch that begins with it.
+        branch: BranchId,
+        /// The map that it begins from.
+        epoch: Epoch,
+        /// Who is there, as the asker hears.
+        present: Vec<NodeAddr>,
+    },
+    /// The answer to that.
+    RecoveryAnswered {
+        /// The asker's name for it.
+        id: u64,
+        /// Agreed, or why not.
+        outcome: Result<(), Disagreement>,
+    },
     /// Send me your map if it is newer than this.
     MapPull {
         /// The epoch of the sender's map.
@@ -258,6 +286,8 @@ pub enum Message {
 pub struct Ping {
     /// The store; zero before its birth.
     pub cluster_id: ClusterId,
+    /// The line of the sender's map.
+    pub line: Line,
     /// The epoch of the sender's map.
     pub epoch: Epoch,
     /// The hash of the sender's map 0: tells differing `VIEW`, `SHARD_COUNT` or `PARTITIONS` before the birth.
@@ -403,6 +433,13 @@ pub enum Input {
         peer: NodeAddr,
         /// True when the peer's machine refused: no process listens there.
         refused: bool,
+    },
+    /// A node of another branch of the store was turned away, or has turned this one away.
+    OtherBranch {
+        /// The node.
+        peer: NodeAddr,
+        /// Where its maps stand.
+        standing: Standing,
     },
     /// A forward was not handed to the network: nothing was done.
     NotSent {

@@ -10,11 +10,13 @@
 //!
 //! The protocol is the one of `docs/architecture.md`, rule by rule; where each part stands:
 //! [`serve`](self) reads and writes, `route` where a request goes, `replicate` streams and reports, `fill` the one
-//! repair, `gossip` stability, `collect` tombstones and logs, `liveness` pings and the view, `birth` the first map.
+//! repair, `gossip` stability, `collect` tombstones and logs, `liveness` pings and the view, `birth` the first map,
+//! `recovery` the one after a majority of voters was lost.
 //!
 //! Deliberately absent: threads, sockets, files, clocks, random numbers, and any map whose order is not its keys'.
 //! An error of the store ends a machine ([`Effect::Fatal`]): what is durable is then unknown.
 
+pub mod agreement;
 mod birth;
 mod changes;
 mod collect;
@@ -30,6 +32,7 @@ mod part;
 mod pending;
 mod progress;
 pub mod records;
+mod recovery;
 mod replicate;
 mod report;
 mod requests;
@@ -66,6 +69,7 @@ use message::{Effect, Input};
 use part::Part;
 use pending::{Io, Pending};
 use progress::Progress;
+use recovery::Recovery;
 use requests::Requests;
 use rules::{Rule, Rules};
 
@@ -129,6 +133,7 @@ pub struct Machine {
     /// How many own writes wait for their copies.
     unanswered: usize,
     consensus: Consensus,
+    recovery: Recovery,
     /// Changes of the map that were asked of this node.
     changes: Vec<Changing>,
     /// Where the change of the layout stands.
@@ -261,6 +266,10 @@ impl Machine {
             }
             Input::Disconnected { peer, refused } => {
                 self.on_disconnected(&peer, refused, io);
+                Ok(())
+            }
+            Input::OtherBranch { peer, standing } => {
+                self.on_other_branch(&peer, standing, io);
                 Ok(())
             }
             Input::NotSent { id } => {

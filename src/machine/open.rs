@@ -13,6 +13,7 @@ use super::liveness::Link;
 use super::pending::Pending;
 use super::progress::Progress;
 use super::records::{self, Identity, ReplicaRecord};
+use super::recovery::Recovery;
 use super::requests::Requests;
 use super::rules::Rule;
 use super::{Config, Machine, Timers};
@@ -59,6 +60,7 @@ impl Machine {
             gathers: BTreeMap::new(),
             unanswered: 0,
             consensus: Consensus::new(acceptor),
+            recovery: Recovery::default(),
             changes: Vec::new(),
             progress: Progress::default(),
             fills_out: Vec::new(),

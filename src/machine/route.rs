@@ -78,6 +78,12 @@ impl Machine {
         context.iter().any(|(partition, _, _)| partition.0 >= self.map.partitions())
     }
 
+    /// A context with an epoch, or a stay number, that this line of maps never gave out.
+    fn is_of_other_maps(&self, context: &Context) -> bool {
+        let skipped = |(partition, stay, _): (PartitionId, _, _)| self.map.row(partition).is_skipped(stay);
+        self.map.line.skips(context.epoch()) || context.iter().any(skipped)
+    }
+
     /// Tries again all that waits for a partition (`None`: what concerns no single one).
     pub(super) fn retry(&mut self, partition: Option<PartitionId>, io: &mut Io<'_>) -> Result<(), StoreError> {
         for pending in self.requests.take_waiting(partition) {
@@ -118,6 +124,9 @@ impl Machine {
         if newer {
             // Whoever gave the context knows a newer map; pings will bring it.
             return Ok(Verdict::Wait(Code::DependenciesUnsatisfied));
+        }
+        if self.is_of_other_maps(context) {
+            return Ok(Verdict::Done(Response::Error(Code::ContextMalformed)));
         }
         if self.is_mute(&pending.origin) {
             return Ok(Verdict::Wait(Code::ShardUnavailable));

@@ -32,6 +32,9 @@ impl Machine {
         if self.map.is_born() && (map.cluster_id != self.map.cluster_id || map.rows.len() != self.map.rows.len()) {
             return;
         }
+        if !self.may_go_on_to(&map, io) {
+            return;
+        }
         // Who is not born takes map 1 of its own settings, or the map of a running store that it belongs to.
         if !self.map.is_born() && map.epoch == Epoch(1) && layout::follows_birth(&self.zero, &map).is_err() {
             let known = map.nodes.contains_key(&self.config.address);
@@ -67,6 +70,10 @@ impl Machine {
             let text = "this data directory was given up by the operator; it is set aside, and the node begins anew";
             self.failed = true;
             return io.effects.push(Effect::Fatal(StoreError::Forgotten(text.to_owned())));
+        }
+        if self.map.line != map.line {
+            // The others do not hear this node until it tells them.
+            self.timers.ping_ms = 0;
         }
         self.map = map.clone();
         self.meet_nodes();

@@ -179,13 +179,21 @@ impl Machine {
     ///
     /// # Errors
     /// The reason.
-    pub fn readiness(&self, _now: Now) -> Result<(), String> {
+    pub fn readiness(&self, now: Now) -> Result<(), String> {
         if !self.map.is_born() {
             let reason = self.not_ready_to_be_born();
             return Err(reason.unwrap_or_else(|| "the nodes are agreeing on the first map".to_owned()));
         }
         if self.map.out.contains(&self.config.address) {
             return Err("this node was taken out of the view; it forwards, and holds no keys".to_owned());
+        }
+        let (_, newer) = self.on_other_lines(now.mono_ms);
+        if !newer.is_empty() {
+            return Err(format!(
+                "{} went on without this node by a recovery by force, and a majority of the voters before it goes on \
+                 here; keep one side, and start the nodes of the other with empty data directories",
+                newer.into_iter().map(NodeAddr::as_str).collect::<Vec<_>>().join(", ")
+            ));
         }
         match self.map.nodes.get(&self.config.address) {
             Some(bound) if *bound == Some(self.incarnation) => Ok(()),

@@ -2,6 +2,7 @@
 
 mod changes;
 mod durability;
+mod recovery;
 mod repair;
 mod routing;
 

@@ -43,6 +43,15 @@ impl Machine {
             let names: Vec<&str> = silent.iter().map(NodeAddr::as_str).collect();
             warnings.push(format!("voters out of reach: {}", names.join(", ")));
         }
+        let (other, _) = self.on_other_lines(now.mono_ms);
+        if !other.is_empty() {
+            let names: Vec<&str> = other.into_iter().map(NodeAddr::as_str).collect();
+            warnings.push(format!(
+                "{} are on another branch of this store since a recovery by force: nothing they say is taken; keep one \
+                 branch, and start the nodes of the other with empty data directories",
+                names.join(", ")
+            ));
+        }
         for (incarnation, node) in &self.map.former {
             let stays = self.map.rows.iter().flat_map(|row| row.peers.values());
             let held = stays.filter(|stay| stay.incarnation == *incarnation).count();

@@ -43,8 +43,9 @@ impl Hands {
                 }
             }
             Effect::MapChanged(map) => {
-                tracing::info!(epoch = %map.epoch, cluster = %map.cluster_id, "acting under a new map");
-                self.local.set_cluster_id(map.cluster_id);
+                let branch = map.line.branch();
+                tracing::info!(epoch = %map.epoch, cluster = %map.cluster_id, %branch, "acting under a new map");
+                self.local.set_map(map.cluster_id, map.standing());
                 self.published.send_replace(Published::of(&map));
                 self.connect();
             }

@@ -39,8 +39,9 @@ pub(super) struct Published {
 
 impl Published {
     pub fn of(map: &Arc<ClusterMap>) -> Self {
-        let codec = map.is_born().then(|| ContextCodec::new(map.cluster_id, map.secret, map.partitions()));
-        Self { map: map.clone(), codec: codec.map(Arc::new) }
+        let branches = map.line.forks().iter().map(|fork| fork.branch).collect();
+        let codec = || ContextCodec::new(map.cluster_id, map.secret, map.partitions()).on_branches(branches);
+        Self { map: map.clone(), codec: map.is_born().then(codec).map(Arc::new) }
     }
 }
 
@@ -134,7 +135,13 @@ impl Handle {
     /// not look dead.
     pub fn sign_of_life(&self) -> Ping {
         let map = self.map();
-        Ping { cluster_id: map.cluster_id, epoch: map.epoch, wall_ms: wall_ms(), ..self.life.borrow().clone() }
+        Ping {
+            cluster_id: map.cluster_id,
+            line: map.line.clone(),
+            epoch: map.epoch,
+            wall_ms: wall_ms(),
+            ..self.life.borrow().clone()
+        }
     }
 
     /// Hands an input from the network to the loop, waiting for room; false when the node is stopping.

@@ -124,6 +124,7 @@ impl Node {
         let cluster_id = machine.map().cluster_id;
         let offset = options.grpc_port_offset;
         let local = Arc::new(Local::new(address, incarnation, cluster_id, settings_hash, offset));
+        local.set_map(cluster_id, machine.map().standing());
         let met = options.machine.view.into_iter().collect();
         let nodes: Vec<_> = machine.map().nodes.keys().chain(&met).cloned().collect();
         let peers = Peers::start(local.clone(), nodes, network, stopped.clone());

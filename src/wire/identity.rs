@@ -1,13 +1,14 @@
 //! Who speaks to whom: the Hello that opens a stream and goes with every ping, and the reasons to refuse one.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-use super::convert::{WireError, address, cluster_id, id_to_proto, incarnation};
+use super::convert::{WireError, address, cluster_id, id_to_proto, incarnation, line, line_to_proto};
 use super::proto;
-use crate::types::{ClusterId, Incarnation, NodeAddr};
+use crate::cluster::line::{Relation, Standing};
+use crate::types::{BranchId, ClusterId, Epoch, Incarnation, NodeAddr};
 
 /// The version of the protocol between nodes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -26,7 +27,14 @@ pub struct Local {
     pub settings_hash: u64,
     /// A node's gRPC port is its REST port and this.
     pub grpc_port_offset: u16,
-    cluster_id: Mutex<ClusterId>,
+    maps: Mutex<Maps>,
+}
+
+/// Which maps this node has.
+#[derive(Clone, Debug)]
+struct Maps {
+    cluster_id: ClusterId,
+    standing: Standing,
 }
 
 /// The other end of a connection, by its Hello.
@@ -50,6 +58,18 @@ pub enum Refusal {
         ours: ClusterId,
         /// The other's store.
         theirs: ClusterId,
+    },
+    /// The two belong to different branches of one store: neither's map comes of the other's.
+    #[error(
+        "this node belongs to the branch {ours} of the store, not to {}: after a recovery by force each went on without \
+         the other; keep one, and start the nodes of the other with empty data directories",
+        .theirs.line.branch()
+    )]
+    OtherBranch {
+        /// The refuser's branch; 0 before the first recovery.
+        ours: BranchId,
+        /// Where the other's maps stand.
+        theirs: Standing,
     },
     /// The Hello is meant for another address: a port or a name leads to the wrong process.
     #[error("this node is {ours}, not {wanted}; check addresses and port mappings")]
@@ -80,6 +100,7 @@ impl Refusal {
     const fn reason(&self) -> &'static str {
         match self {
             Refusal::OtherCluster { .. } => "other-cluster",
+            Refusal::OtherBranch { .. } => "other-branch",
             Refusal::OtherAddress { .. } => "other-address",
             Refusal::SameAddress(_) => "same-address",
             Refusal::OtherFormat { .. } => "other-format",
@@ -98,6 +119,7 @@ impl From<Refusal> for Status {
         let code = match refusal {
             Refusal::Malformed(_) => Code::InvalidArgument,
             Refusal::OtherCluster { .. }
+            | Refusal::OtherBranch { .. }
             | Refusal::OtherAddress { .. }
             | Refusal::SameAddress(_)
             | Refusal::OtherFormat { .. } => Code::FailedPrecondition,
@@ -117,28 +139,41 @@ impl Local {
         settings_hash: u64,
         grpc_port_offset: u16,
     ) -> Self {
-        Self { address, incarnation, settings_hash, grpc_port_offset, cluster_id: Mutex::new(cluster_id) }
+        let maps = Mutex::new(Maps { cluster_id, standing: Standing::default() });
+        Self { address, incarnation, settings_hash, grpc_port_offset, maps }
     }
 
     /// The store that this node belongs to; zero before its birth.
     pub fn cluster_id(&self) -> ClusterId {
-        *self.cluster_id.lock().unwrap_or_else(PoisonError::into_inner)
+        self.maps().cluster_id
     }
 
-    /// To be told whenever the node acts under a new map.
-    pub fn set_cluster_id(&self, id: ClusterId) {
-        *self.cluster_id.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    /// Where this node's maps stand.
+    pub fn standing(&self) -> Standing {
+        self.maps().standing.clone()
+    }
+
+    /// To be told whenever the node acts under a new map: of which store, and where it stands.
+    pub fn set_map(&self, cluster_id: ClusterId, standing: Standing) {
+        *self.maps() = Maps { cluster_id, standing };
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What to say to that node first.
     pub fn hello(&self, to: &NodeAddr) -> proto::Hello {
+        let Maps { cluster_id, standing } = self.maps().clone();
         proto::Hello {
             to: to.as_str().to_owned(),
             address: self.address.as_str().to_owned(),
             incarnation: id_to_proto(self.incarnation.0),
-            cluster_id: id_to_proto(self.cluster_id().0),
+            cluster_id: id_to_proto(cluster_id.0),
             format_version: FORMAT_VERSION,
             settings_hash: self.settings_hash,
+            line: line_to_proto(&standing.line),
+            epoch: standing.epoch.0,
         }
     }
 
@@ -159,7 +194,7 @@ impl Local {
         if sender == self.address {
             return Err(Refusal::SameAddress(sender));
         }
-        self.accept_cluster(&hello.cluster_id)?;
+        self.accept_maps(&hello.cluster_id, &hello.line, hello.epoch)?;
         let incarnation = incarnation("hello.incarnation", &hello.incarnation)?;
         Ok(Remote { address: sender, incarnation, settings_hash: hello.settings_hash })
     }
@@ -177,16 +212,24 @@ impl Local {
         }
     }
 
-    /// True for the id of this store, and for none on either side.
+    /// Takes maps of this store, and none on either side; of this branch, of one that comes of this node's map, or of
+    /// one that this node's map comes of.
     ///
     /// # Errors
-    /// [`Refusal::OtherCluster`], or [`Refusal::Malformed`].
-    pub fn accept_cluster(&self, theirs: &[u8]) -> Result<(), Refusal> {
-        let (ours, theirs) = (self.cluster_id(), cluster_id("cluster_id", theirs)?);
-        if ours == theirs || ours.0 == 0 || theirs.0 == 0 {
-            Ok(())
-        } else {
-            Err(Refusal::OtherCluster { ours, theirs })
+    /// [`Refusal::OtherCluster`], [`Refusal::OtherBranch`], or [`Refusal::Malformed`].
+    pub fn accept_maps(&self, theirs: &[u8], forks: &[proto::Fork], epoch: u64) -> Result<(), Refusal> {
+        let maps = self.maps();
+        let (ours, theirs) = (maps.cluster_id, cluster_id("cluster_id", theirs)?);
+        if ours.0 == 0 || theirs.0 == 0 {
+            return Ok(());
+        }
+        if ours != theirs {
+            return Err(Refusal::OtherCluster { ours, theirs });
+        }
+        let theirs = Standing { line: line(forks)?, epoch: Epoch(epoch) };
+        match maps.standing.relation(&theirs) {
+            Relation::Same | Relation::After | Relation::Before => Ok(()),
+            Relation::Apart => Err(Refusal::OtherBranch { ours: maps.standing.line.branch(), theirs }),
         }
     }
 
@@ -200,6 +243,7 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::line::{Fork, Line};
 
     fn local(address: &str, cluster: u128) -> Local {
         Local::new(address.parse().unwrap(), Incarnation(7), ClusterId(cluster), 1, 1000)
@@ -230,6 +274,31 @@ mod tests {
         assert!(matches!(node1.accept(&future), Err(Refusal::OtherFormat { theirs: 2, .. })));
         let cut = proto::Hello { incarnation: bytes::Bytes::from_static(b"short"), ..hello };
         assert_eq!(Status::from(node1.accept(&cut).unwrap_err()).code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn another_branch_is_refused_by_name() {
+        let fork = |branch| Fork { branch: BranchId(branch), after: Epoch(5), first: Epoch(100) };
+        let standing = |branch, epoch| Standing { line: Line::default().then(fork(branch)), epoch: Epoch(epoch) };
+        let (node1, node2) = (local("node1:80", 5), local("node2:80", 5));
+        node1.set_map(ClusterId(5), standing(7, 101));
+        for (theirs, accepted) in [
+            (standing(7, 100), true),
+            (Standing { epoch: Epoch(5), ..Standing::default() }, true),
+            (Standing { epoch: Epoch(6), ..Standing::default() }, false),
+            (standing(8, 100), false),
+        ] {
+            node2.set_map(ClusterId(5), theirs.clone());
+            let there = node1.accept(&node2.hello(&node1.address));
+            let back = node2.accept(&node1.hello(&node2.address));
+            assert_eq!((there.is_ok(), back.is_ok()), (accepted, accepted), "{theirs:?}");
+            if let Err(refusal) = there {
+                assert_eq!(Refusal::reason_of(&refusal.into()), Some("other-branch"));
+            }
+        }
+        // Who has no map yet is of no branch.
+        node2.set_map(ClusterId(0), Standing::default());
+        assert!(node1.accept(&node2.hello(&node1.address)).is_ok());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use super::convert::{id_to_proto, message_to_proto};
+use super::convert::{id_to_proto, line_to_proto, message_to_proto};
 use super::identity::{Local, Remote};
 use super::outbox::{Batch, Outbox};
 use super::proto::frame_ack::Kind;
@@ -134,11 +134,14 @@ impl Link {
     }
 
     fn send(&mut self, local: &Local, batch: &Batch) -> bool {
+        let standing = local.standing();
         let frame = Frame {
             number: self.window.sent(batch.bytes),
             hello: None,
             cluster_id: id_to_proto(local.cluster_id().0),
             messages: batch.messages.iter().filter_map(message_to_proto).collect(),
+            line: line_to_proto(&standing.line),
+            epoch: standing.epoch.0,
         };
         self.frames.try_send(frame).is_ok()
     }

@@ -172,6 +172,8 @@ fn lane_of(message: &Message) -> usize {
         | Message::ChangeAsked { .. }
         | Message::ChangeAnswered { .. }
         | Message::Paxos(_)
+        | Message::RecoveryAsked { .. }
+        | Message::RecoveryAnswered { .. }
         | Message::MapPull { .. }
         | Message::MapPush(_) => 0,
         Message::Operations { .. } => 1,

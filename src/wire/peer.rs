@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tonic::{Request, Status};
 
-use super::convert::{id_to_proto, ping_from_proto, sign_to_proto};
+use super::convert::{id_to_proto, line_to_proto, ping_from_proto, sign_to_proto};
 use super::identity::Local;
 use super::link::{Down, Link, endpoint};
 use super::outbox::Outbox;
@@ -171,6 +171,8 @@ impl Tasks {
         // As the ping has it: the machine may be a step ahead of what was published.
         hello.cluster_id = id_to_proto(ping.cluster_id.0);
         hello.settings_hash = ping.settings_hash;
+        hello.line = line_to_proto(&ping.line);
+        hello.epoch = ping.epoch.0;
         let mut request = Request::new(PingRequest { hello: Some(hello), sign: Some(sign_to_proto(ping)) });
         request.set_timeout(PING_TIMEOUT);
         let reply = client.ping(request).await?.into_inner();

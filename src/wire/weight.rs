@@ -36,6 +36,8 @@ pub fn weight(message: &Message) -> usize {
             map(m)
         }
         Message::Paxos(_) => 0,
+        Message::RecoveryAsked { present, .. } => ADDRESS * present.len(),
+        Message::RecoveryAnswered { .. } => ADDRESS,
         Message::MapPush(m) => map(m),
     }
 }

@@ -31,7 +31,7 @@ async fn open(to: &End, hello: proto::Hello) -> Result<(mpsc::Sender<Frame>, Str
 }
 
 fn frame(number: u64, cluster: u128, messages: Vec<proto::Message>) -> Frame {
-    Frame { number, hello: None, cluster_id: cluster.to_be_bytes().to_vec().into(), messages }
+    Frame { number, cluster_id: cluster.to_be_bytes().to_vec().into(), messages, ..Frame::default() }
 }
 
 fn map_pull() -> proto::Message {
@@ -112,7 +112,7 @@ async fn a_node_born_into_another_store_is_not_heard_any_more() {
     peers.send(&node2.address(), pull(1)).unwrap();
     assert_eq!(pulled(node2.next().await, &node1), 1);
 
-    node1.local.set_cluster_id(ClusterId(6));
+    node1.local.set_map(ClusterId(6), Default::default());
     peers.send(&node2.address(), pull(2)).unwrap();
     assert!(!disconnected(node1.next().await, &node2.address()));
     assert_eq!(node2.inbox.try_recv().unwrap_err(), TryRecvError::Empty);

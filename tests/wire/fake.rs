@@ -50,6 +50,7 @@ impl End {
         let (inputs, inbox) = mpsc::channel(room);
         let sign = Ping {
             cluster_id: ClusterId(cluster),
+            line: Default::default(),
             epoch: Epoch(9),
             settings_hash: 77,
             wall_ms: 5,

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::Node;
+use super::{Node, turned_away};
 use crate::machine::message::Input;
 use crate::types::NodeAddr;
 use crate::wire::convert::{Reader, WireError};
@@ -55,9 +55,13 @@ impl<N: Node> Replica for Exchange<N> {
             .await
             .map_err(|_| Status::deadline_exceeded("the first frame did not come"))??;
         let hello = first.and_then(|frame| frame.hello).ok_or(Refusal::Malformed(WireError::Missing("hello")))?;
-        let remote = self.local.accept(&hello).inspect_err(|refusal| {
-            tracing::warn!(peer = hello.address, "refused a node: {refusal}");
-        })?;
+        let remote = match self.local.accept(&hello) {
+            Ok(remote) => remote,
+            Err(refusal) => {
+                tracing::warn!(peer = hello.address, "refused a node: {refusal}");
+                return Err(turned_away(&self.node, &hello, refusal).await);
+            }
+        };
         let greeting = FrameAck { kind: Some(frame_ack::Kind::Hello(self.local.hello(&remote.address))) };
         // The old stream has lost its place, so nothing of it comes after this.
         let place = Streams::enter(&self.streams, remote.address.clone());
@@ -116,7 +120,7 @@ impl<N: Node> Inbound<N> {
         if frame.number != self.taken + 1 {
             return Err(Status::invalid_argument("a frame is missing, or came twice"));
         }
-        self.local.accept_cluster(&frame.cluster_id)?;
+        self.local.accept_maps(&frame.cluster_id, &frame.line, frame.epoch)?;
         let reader = Reader { partitions: self.node.map().partitions() };
         for message in frame.messages {
             self.deliver(reader, message).await?;

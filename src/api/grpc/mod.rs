@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
+use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -24,7 +25,7 @@ use crate::node::Handle;
 use crate::wire::proto::cluster_server::ClusterServer;
 use crate::wire::proto::inspect_server::InspectServer;
 use crate::wire::proto::replica_server::ReplicaServer;
-use crate::wire::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Local, MAX_FRAME_BYTES, proto, stopped};
+use crate::wire::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Local, MAX_FRAME_BYTES, Refusal, proto, stopped};
 use exchange::Exchange;
 use inspect::Inspection;
 use ping::PingAnswer;
@@ -77,6 +78,14 @@ impl Node for Handle {
     fn peer_status(&self) -> impl Future<Output = Option<Vec<PeerStatus>>> + Send {
         self.inspect(|machine, now| machine.peer_status(now))
     }
+}
+
+/// The answer to a node that is refused. One of another branch of the store is told of: its operator has to choose.
+async fn turned_away(node: &impl Node, hello: &proto::Hello, refusal: Refusal) -> Status {
+    if let (Refusal::OtherBranch { theirs, .. }, Ok(peer)) = (&refusal, hello.address.parse()) {
+        node.deliver(Input::OtherBranch { peer, standing: theirs.clone() }).await;
+    }
+    refusal.into()
 }
 
 /// Serves gRPC on the listener until `stop` turns true (or its sender is gone), then ends the streams and returns

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::Node;
+use super::{Node, turned_away};
 use crate::machine::message::{Input, Message};
-use crate::wire::convert::{WireError, cluster_id_to_proto, ping_from_proto, sign_to_proto};
+use crate::wire::convert::{WireError, cluster_id_to_proto, line_to_proto, ping_from_proto, sign_to_proto};
 use crate::wire::proto::cluster_server::Cluster;
 use crate::wire::proto::{PingReply, PingRequest};
 use crate::wire::{Local, Refusal};
@@ -36,7 +36,10 @@ impl<N: Node> Cluster for PingAnswer<N> {
     async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PingReply>, Status> {
         let PingRequest { hello, sign } = request.into_inner();
         let hello = hello.ok_or(Refusal::Malformed(WireError::Missing("hello")))?;
-        let remote = self.local.accept(&hello)?;
+        let remote = match self.local.accept(&hello) {
+            Ok(remote) => remote,
+            Err(refusal) => return Err(turned_away(&self.node, &hello, refusal).await),
+        };
         let ping = ping_from_proto(&hello, sign.unwrap_or_default()).map_err(Refusal::Malformed)?;
         let (from, incarnation) = (remote.address.clone(), remote.incarnation);
         let input = Input::Message { from, incarnation, message: Message::Ping(ping) };
@@ -47,6 +50,8 @@ impl<N: Node> Cluster for PingAnswer<N> {
         let mut hello = self.local.hello(&remote.address);
         hello.cluster_id = cluster_id_to_proto(sign.cluster_id);
         hello.settings_hash = sign.settings_hash;
+        hello.line = line_to_proto(&sign.line);
+        hello.epoch = sign.epoch.0;
         Ok(Response::new(PingReply { hello: Some(hello), sign: Some(sign_to_proto(&sign)) }))
     }
 }

@@ -1,4 +1,4 @@
-//! `/admin/forget`: the operator's word that a node never comes back.
+//! `/admin`: the operator's word on what never comes back, a node (`forget`) or the majority of the voters (`recover`).
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::machine::message::Wanted;
 
 /// The paths for operators.
 pub(super) fn routes<B: Backend>() -> Router<Arc<Rest<B>>> {
-    Router::new().route("/admin/forget", post(forget::<B>))
+    Router::new().route("/admin/forget", post(forget::<B>)).route("/admin/recover", post(recover::<B>))
 }
 
 async fn forget<B: Backend>(State(rest): State<Arc<Rest<B>>>, request: HttpRequest) -> HttpResponse {
@@ -24,6 +24,17 @@ async fn forget<B: Backend>(State(rest): State<Arc<Rest<B>>>, request: HttpReque
         let wanted = Wanted::Forget { node: members.node()?, confirmed: members.confirmed()? };
         match change(&rest, wanted).await {
             Ok(lost) => Ok(done("Node forgotten").body(|json| json.number("lost-writes", lost))),
+            Err(not_done) => Err(not_done.fault(&Method::POST)),
+        }
+    })
+    .await
+}
+
+async fn recover<B: Backend>(State(rest): State<Arc<Rest<B>>>, request: HttpRequest) -> HttpResponse {
+    respond(Method::POST, async {
+        let confirmed = Members::of(&rest, request).await?.confirmed()?;
+        match change(&rest, Wanted::Recover { confirmed }).await {
+            Ok(lost) => Ok(done("Store recovered").body(|json| json.number("lost-partitions", lost))),
             Err(not_done) => Err(not_done.fault(&Method::POST)),
         }
     })

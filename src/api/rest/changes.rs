@@ -17,6 +17,7 @@ use super::input::not_an_object;
 use super::{Backend, Rest};
 use crate::cluster::change::ChangeError;
 use crate::cluster::plan::PlanError;
+use crate::machine::agreement::NotRecovered;
 use crate::machine::message::{NotChanged, Wanted};
 use crate::types::NodeAddr;
 
@@ -150,6 +151,10 @@ fn fault(not_changed: &NotChanged) -> Fault {
         }
         NotChanged::Cancelled | NotChanged::Stalled => Fault::new(StatusCode::SERVICE_UNAVAILABLE, text),
         NotChanged::Unconfirmed(_) => conflict(text),
+        NotChanged::NotRecovered(not_recovered) => match not_recovered {
+            NotRecovered::Refused(_) | NotRecovered::Unconfirmed(_) => conflict(text),
+            NotRecovered::HeardElsewhere(_) | NotRecovered::NotAgreed { .. } => Fault::later(text),
+        },
     }
 }
 

@@ -15,7 +15,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::answer::{CONTEXT_HEADER, Fault};
-use crate::causal::codec::ContextCodec;
+use crate::causal::codec::{ContextCodec, NotDecoded};
 use crate::causal::context::Context;
 use crate::error::Code;
 use crate::types::Key;
@@ -99,7 +99,7 @@ impl<'a> Fields<'a> {
     /// What the session has seen, as the body says or else the header.
     ///
     /// # Errors
-    /// 400 when that is not one of this store's contexts, or the header is there twice.
+    /// 400 when that is not one of this store's contexts, or the header is there twice; 503 for another branch's.
     pub(super) fn context(&self, headers: &HeaderMap, codec: &ContextCodec) -> Result<Context, Fault> {
         let text = match &self.context {
             Some(text) => text,
@@ -108,7 +108,16 @@ impl<'a> Fields<'a> {
         if text.is_empty() {
             return Ok(Context::empty());
         }
-        codec.decode(text).map_err(|_| Code::ContextMalformed.into())
+        codec.decode(text).map_err(|not_decoded| Fault::from(code(not_decoded)))
+    }
+}
+
+/// What a string that is no context of this node's is answered with. One of another branch of the store may be of a
+/// newer one, that this node learns of in a moment.
+fn code(not_decoded: NotDecoded) -> Code {
+    match not_decoded {
+        NotDecoded::Malformed => Code::ContextMalformed,
+        NotDecoded::OtherBranch => Code::DependenciesUnsatisfied,
     }
 }
 

@@ -161,13 +161,14 @@ fn a_partition_that_begins_empty_does_so_under_numbers_and_an_epoch_of_its_own_l
 #[test]
 fn a_vow_is_for_one_recovery_at_a_time() {
     let (mut vow, one, other) = (Vow::default(), BranchId(1), BranchId(2));
-    assert!(vow.give(10, one) && vow.give(20, one));
-    assert!(!vow.give(20 + VOW_MS - 1, other));
-    assert!(vow.give(20 + VOW_MS, other));
-    vow.release(one);
-    assert!(!vow.give(20 + VOW_MS, one), "that was another's");
-    vow.release(other);
-    assert!(vow.give(20 + VOW_MS, one));
+    let both = [node(1), node(2)];
+    assert!(vow.give(10, one, &node(2), &both) && vow.give(20, one, &node(2), &both));
+    assert!(!vow.give(20 + VOW_MS - 1, other, &node(3), &both));
+    assert!(vow.give(20 + VOW_MS, other, &node(3), &both));
+    // The lower address has its way, if the other one has to agree, too.
+    assert!(!vow.give(30 + VOW_MS, one, &node(1), &both));
+    assert!(vow.give(30 + VOW_MS, one, &node(1), &[node(1), node(3)]));
+    assert!(!vow.give(30 + VOW_MS, other, &node(3), &[node(1), node(3)]));
 }
 
 #[test]

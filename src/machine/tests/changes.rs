@@ -8,12 +8,12 @@ use crate::error::StoreError;
 use crate::machine::message::Wanted;
 
 impl Lockstep {
-    fn change(&mut self, at: usize, wanted: Wanted) -> Result<u64, NotChanged> {
+    pub(super) fn change(&mut self, at: usize, wanted: Wanted) -> Result<u64, NotChanged> {
         let id = self.begin_change(at, wanted);
         self.changed(id)
     }
 
-    fn begin_change(&mut self, at: usize, wanted: Wanted) -> u64 {
+    pub(super) fn begin_change(&mut self, at: usize, wanted: Wanted) -> u64 {
         self.asked += 1;
         let id = self.asked;
         self.step(&node(at), Input::Change { id, wanted, budget_ms: 5_000 });
@@ -21,7 +21,7 @@ impl Lockstep {
         id
     }
 
-    fn changed(&mut self, id: u64) -> Result<u64, NotChanged> {
+    pub(super) fn changed(&mut self, id: u64) -> Result<u64, NotChanged> {
         for _ in 0..6_000 {
             if let Some(outcome) = self.changes.remove(&id) {
                 return outcome;
@@ -32,7 +32,7 @@ impl Lockstep {
     }
 
     /// Sixty keys, each with the context of the last.
-    fn sixty(&mut self, nodes: usize) -> Context {
+    pub(super) fn sixty(&mut self, nodes: usize) -> Context {
         let mut context = Context::empty();
         for n in 0..60 {
             context = self.put(1 + n % nodes, &format!("key{n}"), &format!("{n}"), &context);
@@ -40,7 +40,7 @@ impl Lockstep {
         context
     }
 
-    fn check_sixty(&mut self, nodes: usize, context: &Context) {
+    pub(super) fn check_sixty(&mut self, nodes: usize, context: &Context) {
         for n in 0..60 {
             for context in [&Context::empty(), context] {
                 let response = self.get(1 + (n + 1) % nodes, &format!("key{n}"), context);
@@ -51,7 +51,7 @@ impl Lockstep {
     }
 
     /// Every row has nothing but Serving peers, at the nodes of its shard; nobody holds what it should not.
-    fn check_settled(&self, nodes: usize) {
+    pub(super) fn check_settled(&self, nodes: usize) {
         let map = self.machine(1).map().clone();
         assert_eq!(map.target, None);
         for (at, row) in map.rows.iter().enumerate() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::change::{answered, answered_to_proto, asked, asked_to_proto};
 use super::map::{map, map_to_proto, paxos, paxos_to_proto};
+use super::recovery;
 use super::value::{
     item, item_to_proto, key, op, op_to_proto, request, request_to_proto, response, response_to_proto, vector,
     vector_to_proto,
@@ -56,6 +57,10 @@ pub fn to_proto(message: &Message) -> Option<Kind> {
         Message::ChangeAsked { id, change } => Kind::ChangeAsked(asked_to_proto(*id, change)),
         Message::ChangeAnswered { id, outcome } => Kind::ChangeAnswered(answered_to_proto(*id, outcome)),
         Message::Paxos(paxos) => Kind::Paxos(paxos_to_proto(paxos)),
+        Message::RecoveryAsked { id, branch, epoch, present } => {
+            Kind::RecoveryAsked(recovery::asked_to_proto(*id, *branch, *epoch, present))
+        }
+        Message::RecoveryAnswered { id, outcome } => Kind::RecoveryAnswered(recovery::answered_to_proto(*id, outcome)),
         Message::MapPull { have } => Kind::MapPull(proto::MapPull { have: have.0 }),
         Message::MapPush(map) => Kind::MapPush(map_to_proto(map)),
     };
@@ -106,6 +111,8 @@ pub fn from_proto(reader: Reader, kind: Kind) -> Result<Message, WireError> {
             answered(reader, received).map(|(id, outcome)| Message::ChangeAnswered { id, outcome })
         }
         Kind::Paxos(received) => Ok(Message::Paxos(paxos(received)?)),
+        Kind::RecoveryAsked(received) => recovery::asked(received),
+        Kind::RecoveryAnswered(received) => recovery::answered(received),
         Kind::MapPull(received) => Ok(Message::MapPull { have: Epoch(received.have) }),
         Kind::MapPush(received) => Ok(Message::MapPush(Arc::new(map(received)?))),
     }

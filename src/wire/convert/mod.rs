@@ -5,11 +5,13 @@
 //! a [`WireError`] that names the field, and never a panic. So the machine can index by what it is given.
 //!
 //! What stands here takes and gives one [`Message`]; its parts are converted in `message` (variant by variant), `value`
-//! (what one partition knows), `map` (the cluster map and its consensus) and `change` (what is asked of the map).
+//! (what one partition knows), `map` (the cluster map and its consensus), `change` (what is asked of the map) and
+//! `recovery` (its recovery by force).
 
 mod change;
 mod map;
 mod message;
+mod recovery;
 mod value;
 
 #[cfg(test)]
@@ -116,6 +118,7 @@ pub fn sign_to_proto(ping: &Ping) -> proto::SignOfLife {
 pub fn ping_from_proto(hello: &proto::Hello, sign: proto::SignOfLife) -> Result<Ping, WireError> {
     Ok(Ping {
         cluster_id: cluster_id("hello.cluster_id", &hello.cluster_id)?,
+        line: line(&hello.line)?,
         epoch: Epoch(sign.epoch),
         settings_hash: hello.settings_hash,
         wall_ms: sign.wall_ms,
@@ -130,6 +133,9 @@ pub fn line_to_proto(line: &Line) -> Vec<proto::Fork> {
 }
 
 /// A line of maps.
+///
+/// # Errors
+/// [`WireError::Line`] when it contradicts itself.
 pub(super) fn line(received: &[proto::Fork]) -> Result<Line, WireError> {
     let fork =
         |fork: &proto::Fork| Fork { branch: BranchId(fork.branch), after: Epoch(fork.after), first: Epoch(fork.first) };

@@ -21,6 +21,7 @@ use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay, Target};
 use crate::cluster::paxos::{Ballot, PaxosMessage};
 use crate::cluster::plan::PlanError;
 use crate::error::Code;
+use crate::machine::agreement::Disagreement;
 use crate::machine::message::{
     ClockPromise, FillChunk, FillEnd, PartitionReport, PartitionWord, Request, Response, StabilityReport,
 };
@@ -140,6 +141,15 @@ fn row(epoch: u64) -> impl Strategy<Value = Row> {
         peers,
         skipped: vec![(StayId(10), StayId(20)), (StayId(700), StayId(900))],
     })
+}
+
+fn agreement() -> impl Strategy<Value = Result<(), Disagreement>> {
+    prop_oneof![
+        Just(Ok(())),
+        Just(Err(Disagreement::QuorumLives)),
+        Just(Err(Disagreement::Another)),
+        address().prop_map(|node| Err(Disagreement::Hears(node))),
+    ]
 }
 
 fn line() -> impl Strategy<Value = Line> {
@@ -333,6 +343,10 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), epoch()).prop_map(|(id, epoch)| Message::ChangeAnswered { id, outcome: Ok(epoch) }),
         (any::<u64>(), change_error()).prop_map(|(id, error)| Message::ChangeAnswered { id, outcome: Err(error) }),
         paxos().prop_map(Message::Paxos),
+        (any::<u64>(), any::<u64>(), epoch(), vec(address(), 0..4)).prop_map(|(id, branch, epoch, present)| {
+            Message::RecoveryAsked { id, branch: BranchId(branch), epoch, present }
+        }),
+        (any::<u64>(), agreement()).prop_map(|(id, outcome)| Message::RecoveryAnswered { id, outcome }),
         epoch().prop_map(|have| Message::MapPull { have }),
         map().prop_map(Message::MapPush),
     ]
@@ -348,15 +362,24 @@ proptest! {
     }
 
     #[test]
-    fn pings_too(id: u128, epoch: u64, settings_hash: u64, wall_ms: u64, hears in btree_set(address(), 0..4)) {
+    fn pings_too(
+        id: u128,
+        line in line(),
+        epoch: u64,
+        settings_hash: u64,
+        wall_ms: u64,
+        hears in btree_set(address(), 0..4),
+    ) {
         let ping = Ping {
             cluster_id: ClusterId(id),
+            line: line.clone(),
             epoch: Epoch(epoch),
             settings_hash,
             wall_ms,
             hears: hears.into_iter().collect(),
         };
-        let hello = proto::Hello { cluster_id: id_to_proto(id), settings_hash, ..Default::default() };
+        let line = line_to_proto(&line);
+        let hello = proto::Hello { cluster_id: id_to_proto(id), settings_hash, line, ..Default::default() };
         prop_assert_eq!(ping_from_proto(&hello, sign_to_proto(&ping)), Ok(ping));
     }
 
@@ -395,7 +418,14 @@ fn read_anything(partitions: u32, bytes: &[u8]) -> Result<(), TestCaseError> {
 
 #[test]
 fn pings_do_not_go_through_the_stream() {
-    let ping = Ping { cluster_id: ClusterId(1), epoch: Epoch(1), settings_hash: 1, wall_ms: 1, hears: Vec::new() };
+    let ping = Ping {
+        cluster_id: ClusterId(1),
+        line: Line::default(),
+        epoch: Epoch(1),
+        settings_hash: 1,
+        wall_ms: 1,
+        hears: Vec::new(),
+    };
     assert_eq!(message_to_proto(&Message::Ping(ping.clone())), None);
     assert_eq!(message_to_proto(&Message::Pong(ping)), None);
 }
@@ -511,6 +541,6 @@ fn the_largest_value_fits_a_frame() {
     outbox.push(Message::Forward { id: 1, remaining_ms: 1, request }).unwrap();
     let batch = outbox.take().unwrap();
     let messages = batch.messages.iter().filter_map(message_to_proto).collect();
-    let frame = proto::Frame { number: u64::MAX, hello: None, cluster_id: id_to_proto(1), messages };
+    let frame = proto::Frame { number: u64::MAX, cluster_id: id_to_proto(1), messages, ..Default::default() };
     assert!(frame.encoded_len() <= crate::wire::MAX_FRAME_BYTES);
 }
