@@ -54,6 +54,8 @@ enum Command {
     Forget(operate::ForgetArgs),
     /// Go on without the nodes that do not answer, though a majority of the voters is among them.
     Recover(operate::RecoverArgs),
+    /// Begin a store without a node of VIEW that does not come up.
+    Birth(operate::BirthArgs),
     /// Show the whole cluster as a node sees it.
     Status(keys::NodeArgs),
     /// Measure requests a second and latencies of a running node.
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
         Some(Command::AddMember(args)) => blocking(operate::add_member(args)),
         Some(Command::Forget(args)) => blocking(operate::forget(args)),
         Some(Command::Recover(args)) => blocking(operate::recover(args)),
+        Some(Command::Birth(args)) => blocking(operate::birth(args)),
         Some(Command::Status(args)) => blocking(operate::status(args)),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Healthcheck(args)) => blocking(healthcheck::run(args)),

@@ -1,4 +1,4 @@
-//! `reshard`, `add-member`, `forget`, `recover`, `status`: what operators ask of a running store.
+//! `reshard`, `add-member`, `forget`, `recover`, `birth`, `status`: what operators ask of a running store.
 //!
 //! Each prints the node's JSON on one line and exits 0 for a 2xx, 1 for any other status or without an answer, as the
 //! other small commands do. A change is answered when it is done; meanwhile its progress goes to standard error, a
@@ -23,6 +23,9 @@ const FORGET: &str = "/admin/forget";
 
 /// The path of the operator's word in place of a majority.
 const RECOVER: &str = "/admin/recover";
+
+/// The path of the operator's word on a node that never came up.
+const BIRTH: &str = "/admin/birth";
 
 /// Changes take as long as there is something to copy; the node itself answers when nothing moves any more.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -79,6 +82,19 @@ pub struct RecoverArgs {
     to: NodeArgs,
 }
 
+/// A node that does not come up.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BirthArgs {
+    /// The node of VIEW (host:port) that the store is to begin without.
+    #[arg(long)]
+    without: String,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    to: NodeArgs,
+}
+
 /// `entail reshard`.
 pub async fn reshard(args: ReshardArgs) -> ExitCode {
     match args.count {
@@ -114,6 +130,13 @@ pub async fn recover(args: RecoverArgs) -> ExitCode {
     debug_assert!(args.force, "it is a required flag");
     let word = "They must not run any more, nor ever again with the data that they have";
     confirm(&args.to.node, RECOVER, json!({}), json!({ "confirm": true }), args.yes, word).await
+}
+
+/// `entail birth`: says what the store begins with, and asks.
+pub async fn birth(args: BirthArgs) -> ExitCode {
+    let asked = json!({ "socket-address": args.without });
+    let confirmed = json!({ "socket-address": args.without, "confirm": true });
+    confirm(&args.to.node, BIRTH, asked, confirmed, args.yes, "The store is born with the others").await
 }
 
 /// Has a change made that costs something: first asked for, to be told the cost, then on the operator's word.

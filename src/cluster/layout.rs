@@ -181,8 +181,15 @@ fn voters(members: &[Vec<Incarnation>]) -> Vec<Incarnation> {
     in_turn.take(count).collect()
 }
 
+/// Whether the store may be born without one of its nodes. Of three or more, all but one and all but another have a
+/// node in common, and its memory is enough to keep a second store from being born; of two they have none.
+pub fn nodes_may_be_left_out(zero: &ClusterMap) -> bool {
+    zero.nodes.len() > 2
+}
+
 /// Whether a proposed map 1 follows from this map 0: it is [`map_one`] of it, to the letter, with a cluster id and a
-/// binding of every node to an incarnation of its own.
+/// binding of every node to an incarnation of its own. One node of three or more may be left out by the operator's
+/// word: its place is kept for whoever starts there.
 ///
 /// Whom it binds is the proposer's word. In particular an acceptor does not refuse a map that names another incarnation
 /// at its own address: see `paxos` on acceptors that came back without their disk.
@@ -200,9 +207,14 @@ pub fn follows_birth(zero: &ClusterMap, proposed: &ClusterMap) -> Result<(), Str
         return Err("it has no cluster id".to_owned());
     }
     let mut bound = BTreeMap::new();
-    let mut owners = BTreeMap::new();
+    let (mut owners, mut left_out) = (BTreeMap::new(), None);
     for (node, incarnation) in &proposed.nodes {
-        let incarnation = incarnation.ok_or_else(|| format!("{node} is bound to no incarnation"))?;
+        let Some(incarnation) = *incarnation else {
+            if nodes_may_be_left_out(zero) && left_out.replace(node).is_none() {
+                continue;
+            }
+            return Err(format!("{node} is bound to no incarnation"));
+        };
         if let Some(other) = owners.insert(incarnation, node) {
             return Err(format!("{other} and {node} are bound to the same incarnation"));
         }
@@ -310,6 +322,19 @@ mod tests {
     }
 
     #[test]
+    fn one_node_may_be_left_out_of_three_or_more() {
+        for (nodes, follows) in [(2, false), (3, true), (6, true)] {
+            let zero = map_zero(&view(nodes), 1, 8);
+            let mut bound = bindings(&zero);
+            bound.remove(&addr("node2:8085"));
+            let one = map_one(&zero, &bound, ClusterId(9), ContextSecret([1; 16]));
+            assert_eq!(follows_birth(&zero, &one).is_ok(), follows, "{nodes} nodes");
+            assert_eq!(one.nodes[&addr("node2:8085")], None);
+            assert!(one.rows.iter().all(|row| row.peers.len() == nodes as usize - 1));
+        }
+    }
+
+    #[test]
     fn a_map_that_does_not_follow_is_refused() {
         let zero = map_zero(&view(4), 2, 8);
         let refused = |change: &dyn Fn(&mut ClusterMap)| {
@@ -324,7 +349,9 @@ mod tests {
         assert_eq!(refused(&|map| map.voters.truncate(1)), does_not_follow);
         assert_eq!(refused(&|map| map.cluster_id = ClusterId(0)), "it has no cluster id");
         let unbound = |map: &mut ClusterMap| *map.nodes.get_mut(&addr("node2:8085")).unwrap() = None;
-        assert_eq!(refused(&unbound), "node2:8085 is bound to no incarnation");
+        assert_eq!(refused(&unbound), does_not_follow);
+        let two = |map: &mut ClusterMap| map.nodes.values_mut().take(2).for_each(|bound| *bound = None);
+        assert_eq!(refused(&two), "node2:8085 is bound to no incarnation");
         let shared = |map: &mut ClusterMap| *map.nodes.get_mut(&addr("node2:8085")).unwrap() = Some(Incarnation(100));
         assert_eq!(refused(&shared), "node1:8085 and node2:8085 are bound to the same incarnation");
         let other_settings = born(&map_zero(&view(4), 2, 16));

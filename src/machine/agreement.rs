@@ -1,10 +1,10 @@
-//! What is said of a recovery by force: by the nodes to each other, and to the operator.
+//! What is said of a recovery by force, by the nodes to each other and to the operator; and of a birth without a node.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::cluster::recover::RecoverError;
-use crate::types::NodeAddr;
+use crate::types::{NodeAddr, ShardId};
 
 /// Why a node does not agree to a recovery. It has done nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +70,43 @@ pub enum NotRecovered {
         /// Who has not said anything.
         waiting: Vec<NodeAddr>,
     },
+}
+
+/// Why the store is not born without a node. Nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotBorn {
+    /// There is a store.
+    #[error("The store is born already; a node that never comes back is given up with entail forget")]
+    Born,
+    /// The node is not one of those to start with.
+    #[error("{0} is not one of the nodes in VIEW")]
+    NotInView(NodeAddr),
+    /// The node is there.
+    #[error("{0} is up; a node that is up can't be left out")]
+    IsUp(NodeAddr),
+    /// Nobody could tell one store from another.
+    #[error("Of two nodes none can be left out; start both again with another VIEW")]
+    OnlyTwo,
+    /// Others are missing too, or were started with other settings.
+    #[error("The store can't be born without that node alone: {0}")]
+    Waiting(String),
+    /// The operator is to confirm first.
+    #[error(
+        "The store begins without {node}, and shard {shard} with {left} {}; should it come up later it is filled, and a \
+         member as any other; repeat with \"confirm\":true",
+        if *.left == 1 { "node" } else { "nodes" }
+    )]
+    Unconfirmed {
+        /// The node.
+        node: NodeAddr,
+        /// The shard in which it has its place.
+        shard: ShardId,
+        /// How many members the shard begins with.
+        left: usize,
+    },
+    /// The nodes have not agreed in time; they may yet.
+    #[error("The nodes have not agreed on the first map in time; look at /readyz, and try again")]
+    TimeOut,
 }
 
 fn list(nodes: &[NodeAddr]) -> String {

@@ -4,12 +4,20 @@
 //! the same settings and none of them born, it proposes map 1: single-decree Paxos whose quorum is all of them, so
 //! that no set of nodes that forgot can found a second store.
 //!
+//! **Without one.** Where a node never comes up, the operator may tell any other to go on without it: that one proposes,
+//! and the quorum is all but the one left out. Of three nodes or more any two such quorums, whomever each leaves out,
+//! have a node in common, and so does each with all: what a quorum accepted is told to every other proposer, who takes
+//! it over. So there is one map 1, as long as that node keeps its disk. The word itself is no state: what was accepted
+//! is, and is durable. The place of the one left out is kept: when it comes up it takes the store's map as any node
+//! does, is bound, and filled; to found or join a second store it would need the others.
+//!
 //! A node that belongs to a running store already, or is to join one (no `SHARD_COUNT`), takes that store's map from
 //! whoever has it, and asks to be admitted where the map does not know its address.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::agreement::NotBorn;
 use super::message::Wanted;
 use super::open::derive;
 use super::rules::Rule;
@@ -28,11 +36,13 @@ impl Machine {
             return self.register(io);
         }
         let lowest = self.zero.nodes.keys().next() == Some(&self.config.address);
-        let waits = self.learned.is_some() || !lowest || self.not_ready_to_be_born().is_some();
-        if waits || self.is_proposing() {
+        let without = self.left_out();
+        let waits = self.learned.is_some() || !(lowest || without.is_some());
+        if waits || self.not_ready_to_be_born(without).is_some() || self.is_proposing() {
             return;
         }
-        let bound = self.heard_incarnations();
+        let mut bound = self.heard_incarnations();
+        bound.retain(|node, _| Some(node) != without);
         let value = Arc::new(self.first_map(&bound));
         let acceptors: BTreeSet<Incarnation> = bound.values().copied().collect();
         let quorum = if self.on(Rule::UnanimousBirth) { Quorum::All } else { Quorum::Majority };
@@ -50,6 +60,37 @@ impl Machine {
         self.begin_change(None, Wanted::Admit(node), ADMIT_MS, io);
     }
 
+    /// The node that the operator leaves out, unless it has come up since.
+    fn left_out(&self) -> Option<&NodeAddr> {
+        self.born_without.as_ref().filter(|node| !self.detector.hears(self.now.mono_ms, node))
+    }
+
+    /// Takes the operator's word that the store is to be born without a node.
+    ///
+    /// # Errors
+    /// Why not; and, before the operator has confirmed, what it costs.
+    pub(super) fn begin_birth(&mut self, without: &NodeAddr, confirmed: bool) -> Result<(), NotBorn> {
+        if self.map.is_born() {
+            return Err(NotBorn::Born);
+        }
+        if *without == self.config.address || self.detector.hears(self.now.mono_ms, without) {
+            return Err(NotBorn::IsUp(without.clone()));
+        }
+        let Some(shard) = self.zero.shard_of(without) else { return Err(NotBorn::NotInView(without.clone())) };
+        if !layout::nodes_may_be_left_out(&self.zero) {
+            return Err(NotBorn::OnlyTwo);
+        }
+        if let Some(reason) = self.not_ready_to_be_born(Some(without)) {
+            return Err(NotBorn::Waiting(reason));
+        }
+        if !confirmed {
+            let members = self.zero.layout.members(shard).unwrap_or_default().len();
+            return Err(NotBorn::Unconfirmed { node: without.clone(), shard, left: members - 1 });
+        }
+        self.born_without = Some(without.clone());
+        Ok(())
+    }
+
     fn first_map(&self, bound: &BTreeMap<NodeAddr, Incarnation>) -> ClusterMap {
         let cluster_id = ClusterId(derive(&self.config.seed, b"cluster").max(1));
         let secret = ContextSecret(derive(&self.config.seed, b"secret").to_be_bytes());
@@ -63,9 +104,9 @@ impl Machine {
         bound
     }
 
-    /// Why the store can't be born yet, in one sentence.
-    pub(super) fn not_ready_to_be_born(&self) -> Option<String> {
-        let others = || self.zero.nodes.keys().filter(|node| **node != self.config.address);
+    /// Why the store can't be born yet, without one node perhaps, in one sentence.
+    pub(super) fn not_ready_to_be_born(&self, without: Option<&NodeAddr>) -> Option<String> {
+        let others = || self.zero.nodes.keys().filter(|node| **node != self.config.address && Some(*node) != without);
         let heard = |node: &&NodeAddr| {
             self.links.get(*node).is_some_and(|link| link.settings_hash.is_some()) && self.is_live(node)
         };

@@ -5,7 +5,7 @@
 //! nothing.
 
 use super::Machine;
-use super::agreement::NotRecovered;
+use super::agreement::{NotBorn, NotRecovered};
 use super::message::{Effect, Message, NotChanged, RequestId, Wanted};
 use super::pending::Io;
 use crate::cluster::change::{Change, ChangeError};
@@ -54,11 +54,6 @@ fn reply(client: Option<RequestId>, outcome: Result<u64, NotChanged>, io: &mut I
 impl Machine {
     /// Takes a change from a client of this node.
     pub(super) fn begin_change(&mut self, client: Option<RequestId>, wanted: Wanted, budget_ms: u64, io: &mut Io<'_>) {
-        if let Wanted::Recover { .. } = &wanted
-            && let Err(refused) = self.begin_recovery()
-        {
-            return reply(client, Err(refused.into()), io);
-        }
         if let Some(refused) = self.refuse_at_once(&wanted) {
             return reply(client, Err(refused), io);
         }
@@ -89,11 +84,12 @@ impl Machine {
         self.tick_changes(io);
     }
 
-    fn refuse_at_once(&self, wanted: &Wanted) -> Option<NotChanged> {
-        let in_view = |node: &NodeAddr| self.is_in_view(node);
+    fn refuse_at_once(&mut self, wanted: &Wanted) -> Option<NotChanged> {
         match wanted {
-            Wanted::Admit(node) if in_view(node) => Some(ChangeError::AlreadyInView.into()),
-            Wanted::Remove(node) if !in_view(node) => Some(ChangeError::NoSuchNode.into()),
+            Wanted::Recover { .. } => self.begin_recovery().err().map(NotChanged::from),
+            Wanted::Birth { without, confirmed } => self.begin_birth(without, *confirmed).err().map(NotChanged::from),
+            Wanted::Admit(node) if self.is_in_view(node) => Some(ChangeError::AlreadyInView.into()),
+            Wanted::Remove(node) if !self.is_in_view(node) => Some(ChangeError::NoSuchNode.into()),
             Wanted::Forget { node, confirmed: false } => Some(NotChanged::Unconfirmed(self.only_at(node))),
             _ => None,
         }
@@ -127,6 +123,8 @@ impl Machine {
                 self.stalled(at)
             } else if let Wanted::Recover { confirmed } = changing.wanted {
                 self.tick_recovery(at, confirmed, io).map(NotChanged::from)
+            } else if matches!(changing.wanted, Wanted::Birth { .. }) {
+                (now >= changing.deadline_ms).then_some(NotBorn::TimeOut.into())
             } else if now >= changing.deadline_ms {
                 Some(NotChanged::NoQuorum(self.silent_voters()))
             } else {
@@ -169,7 +167,7 @@ impl Machine {
             Wanted::Remove(node) => Change::Remove(node),
             Wanted::Forget { node, .. } => Change::Forget(node),
             Wanted::Cancel => Change::Cancel,
-            Wanted::Recover { .. } => return None,
+            Wanted::Birth { .. } | Wanted::Recover { .. } => return None,
             Wanted::Admit(node) => match self.incarnation_at(&node) {
                 Some(incarnation) => Change::Admit { node, incarnation },
                 None if now >= self.changes[at].asked_ms + SILENT_MS => return Some(NotChanged::Silent(node)),
@@ -223,7 +221,8 @@ impl Machine {
     /// Answers the changes that the map in force shows to be done, or undone.
     pub(super) fn look_at_changes(&mut self, io: &mut Io<'_>) {
         for at in (0..self.changes.len()).rev() {
-            if self.changes[at].agreed.is_none_or(|epoch| self.map.epoch < epoch) {
+            let born = matches!(self.changes[at].wanted, Wanted::Birth { .. }) && self.map.is_born();
+            if !born && self.changes[at].agreed.is_none_or(|epoch| self.map.epoch < epoch) {
                 continue;
             }
             if self.changes[at].aim.is_none() {
@@ -256,7 +255,7 @@ impl Machine {
                 (settled && quiet).then_some(done)
             }
             Wanted::Recover { .. } => self.all_have_this_map().then_some(done),
-            Wanted::Admit(_) | Wanted::Forget { .. } => Some(done),
+            Wanted::Admit(_) | Wanted::Forget { .. } | Wanted::Birth { .. } => Some(done),
         }
     }
 

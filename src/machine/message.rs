@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::agreement::{Disagreement, NotRecovered};
+use super::agreement::{Disagreement, NotBorn, NotRecovered};
 use crate::causal::context::Context;
 use crate::causal::item::Item;
 use crate::causal::op::Op;
@@ -81,6 +81,13 @@ pub enum Wanted {
     },
     /// The change that is under way, undone.
     Cancel,
+    /// The birth of the store without a node that does not come up.
+    Birth {
+        /// The node.
+        without: NodeAddr,
+        /// Whether the operator knows what that means.
+        confirmed: bool,
+    },
     /// The store without the nodes that do not answer, though a majority of the voters is among them.
     Recover {
         /// Whether the operator knows what that may lose.
@@ -111,6 +118,9 @@ pub enum NotChanged {
     /// The operator is to confirm first. Nothing was done.
     #[error("This may lose {0} writes that only this node holds; repeat with \"confirm\":true")]
     Unconfirmed(u64),
+    /// The store is not born without a node.
+    #[error(transparent)]
+    NotBorn(#[from] NotBorn),
     /// The store was not recovered by force.
     #[error(transparent)]
     NotRecovered(#[from] NotRecovered),

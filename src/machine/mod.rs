@@ -134,6 +134,8 @@ pub struct Machine {
     unanswered: usize,
     consensus: Consensus,
     recovery: Recovery,
+    /// The node that the operator leaves out of the birth.
+    born_without: Option<NodeAddr>,
     /// Changes of the map that were asked of this node.
     changes: Vec<Changing>,
     /// Where the change of the layout stands.

@@ -61,6 +61,7 @@ impl Machine {
             unanswered: 0,
             consensus: Consensus::new(acceptor),
             recovery: Recovery::default(),
+            born_without: None,
             changes: Vec::new(),
             progress: Progress::default(),
             fills_out: Vec::new(),

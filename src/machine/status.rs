@@ -181,7 +181,7 @@ impl Machine {
     /// The reason.
     pub fn readiness(&self, now: Now) -> Result<(), String> {
         if !self.map.is_born() {
-            let reason = self.not_ready_to_be_born();
+            let reason = self.not_ready_to_be_born(None);
             return Err(reason.unwrap_or_else(|| "the nodes are agreeing on the first map".to_owned()));
         }
         if self.map.out.contains(&self.config.address) {

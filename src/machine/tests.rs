@@ -1,5 +1,6 @@
 //! Small stores in lockstep: no faults, every message arrives at once. What faults do is the simulator's business.
 
+mod birth;
 mod changes;
 mod durability;
 mod recovery;

@@ -6,7 +6,7 @@ use crate::types::{NodeAddr, Now, ShardId};
 impl Machine {
     pub(super) fn warnings(&self, now: Now) -> Vec<String> {
         if !self.map.is_born() {
-            return self.not_ready_to_be_born().into_iter().collect();
+            return self.not_ready_to_be_born(None).into_iter().collect();
         }
         let mut warnings = Vec::new();
         self.warn_of_self(&mut warnings, now);

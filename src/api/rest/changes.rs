@@ -17,7 +17,7 @@ use super::input::not_an_object;
 use super::{Backend, Rest};
 use crate::cluster::change::ChangeError;
 use crate::cluster::plan::PlanError;
-use crate::machine::agreement::NotRecovered;
+use crate::machine::agreement::{NotBorn, NotRecovered};
 use crate::machine::message::{NotChanged, Wanted};
 use crate::types::NodeAddr;
 
@@ -98,6 +98,11 @@ pub(super) async fn change<B: Backend>(rest: &Arc<Rest<B>>, wanted: Wanted) -> R
         let reason = rest.backend.readiness().await.err().unwrap_or_default();
         return Err(NotDone::Unborn(reason));
     }
+    change_or_begin(rest, wanted).await
+}
+
+/// The same before there is a store, too.
+pub(super) async fn change_or_begin<B: Backend>(rest: &Arc<Rest<B>>, wanted: Wanted) -> Result<u64, NotDone> {
     let rest = Arc::clone(rest);
     let done = tokio::spawn(async move { rest.backend.change(wanted, rest.limits.deadline).await });
     match done.await {
@@ -151,6 +156,11 @@ fn fault(not_changed: &NotChanged) -> Fault {
         }
         NotChanged::Cancelled | NotChanged::Stalled => Fault::new(StatusCode::SERVICE_UNAVAILABLE, text),
         NotChanged::Unconfirmed(_) => conflict(text),
+        NotChanged::NotBorn(not_born) => match not_born {
+            NotBorn::NotInView(_) => missing(text),
+            NotBorn::Born | NotBorn::IsUp(_) | NotBorn::OnlyTwo | NotBorn::Unconfirmed { .. } => conflict(text),
+            NotBorn::Waiting(_) | NotBorn::TimeOut => Fault::later(text),
+        },
         NotChanged::NotRecovered(not_recovered) => match not_recovered {
             NotRecovered::Refused(_) | NotRecovered::Unconfirmed(_) => conflict(text),
             NotRecovered::HeardElsewhere(_) | NotRecovered::NotAgreed { .. } => Fault::later(text),

@@ -5,12 +5,16 @@ use serde_json::json;
 use super::*;
 use crate::cluster::change::ChangeError;
 use crate::cluster::plan::PlanError;
+use crate::cluster::recover::RecoverError;
+use crate::machine::agreement::{Disagreement, NotBorn, NotRecovered, RecoveryCost};
 use crate::machine::{NodeStatus, ReshardState};
 
 const VIEW: &str = "/key-value-store-view";
 const RESHARD: &str = "/key-value-store-shard/reshard";
 const ADD: &str = "/key-value-store-shard/add-member/2";
 const FORGET: &str = "/admin/forget";
+const RECOVER: &str = "/admin/recover";
+const BIRTH: &str = "/admin/birth";
 const NODE7: &str = r#"{"socket-address":"node7:8085"}"#;
 
 /// A node that answers every change with this.
@@ -151,6 +155,7 @@ async fn without_a_quorum_nothing_changes() {
         ("PUT", RESHARD, count),
         ("DELETE", RESHARD, ""),
         ("POST", FORGET, NODE7),
+        ("POST", RECOVER, ""),
     ] {
         let silent = vec![addr("node2:8085"), addr("node3:8085")];
         let node = answering(Err(NotChanged::NoQuorum(silent)));
@@ -191,9 +196,68 @@ async fn nodes_are_forgotten_on_the_operators_word() {
 }
 
 #[tokio::test]
+async fn a_store_is_recovered_on_the_operators_word() {
+    let silent = vec![addr("node2:8085"), addr("node3:8085")];
+    let cost = RecoveryCost { silent, partitions: 4, of: 8, writes: 0 };
+    let unconfirmed = NotChanged::NotRecovered(NotRecovered::Unconfirmed(Box::new(cost)));
+    let node = answering(Err(unconfirmed));
+    let asks = refused(node.clone(), "POST", RECOVER, "", 409).await;
+    let gives_up = "This gives up node2:8085, node3:8085 for ever, with all that only they have: all keys of 4 of 8 \
+                    partitions; repeat with \"confirm\":true";
+    assert_eq!(asks, gives_up);
+    assert_eq!(wanted(&node), Wanted::Recover { confirmed: false });
+
+    let node = answering(Ok(4));
+    let got = call(&node, "POST", RECOVER, r#"{"confirm":true}"#).await;
+    assert_eq!((got.status.as_u16(), got.json()), (200, json!({"message": "Store recovered", "lost-partitions": 4})));
+    assert_eq!(wanted(&node), Wanted::Recover { confirmed: true });
+
+    let against = || BTreeMap::from([(addr("node4:8085"), Disagreement::QuorumLives)]);
+    for (why, status) in [
+        (NotRecovered::Refused(RecoverError::QuorumLives), 409),
+        (NotRecovered::Refused(RecoverError::NoMember), 409),
+        (NotRecovered::HeardElsewhere(vec![addr("node4:8085")]), 503),
+        (NotRecovered::NotAgreed { against: against(), waiting: vec![addr("node5:8085")] }, 503),
+    ] {
+        let text = why.to_string();
+        let node = answering(Err(NotChanged::NotRecovered(why)));
+        assert_eq!(refused(node, "POST", RECOVER, r#"{"confirm":true}"#, status).await, text);
+    }
+    let error = refused(answering(Ok(0)), "POST", RECOVER, r#"{"confirm":1}"#, 400).await;
+    assert_eq!(error, "'confirm' must be true or false");
+}
+
+#[tokio::test]
+async fn a_store_is_born_without_a_node_on_the_operators_word() {
+    let unborn = |outcome| Arc::new(Fake { codec: None, outcome: Mutex::new(outcome), ..fake() });
+    let cost = NotBorn::Unconfirmed { node: addr("node7:8085"), shard: ShardId(2), left: 1 };
+    let node = unborn(Err(NotChanged::NotBorn(cost)));
+    let asks = refused(node.clone(), "POST", BIRTH, NODE7, 409).await;
+    assert!(asks.starts_with("The store begins without node7:8085, and shard 2 with 1 node;"), "{asks}");
+    assert_eq!(wanted(&node), Wanted::Birth { without: addr("node7:8085"), confirmed: false });
+
+    let node = unborn(Ok(0));
+    let got = call(&node, "POST", BIRTH, r#"{"socket-address":"node7:8085","confirm":true}"#).await;
+    assert_eq!((got.status.as_u16(), got.json()), (200, json!({"message": "Store born"})));
+    assert_eq!(wanted(&node), Wanted::Birth { without: addr("node7:8085"), confirmed: true });
+
+    for (why, status) in [
+        (NotBorn::Born, 409),
+        (NotBorn::IsUp(addr("node7:8085")), 409),
+        (NotBorn::OnlyTwo, 409),
+        (NotBorn::NotInView(addr("node7:8085")), 404),
+        (NotBorn::Waiting("waiting for node6:8085 to start".into()), 503),
+        (NotBorn::TimeOut, 503),
+    ] {
+        let text = why.to_string();
+        assert_eq!(refused(unborn(Err(NotChanged::NotBorn(why))), "POST", BIRTH, NODE7, status).await, text);
+    }
+}
+
+#[tokio::test]
 async fn bodies_are_told_by_field_what_is_wrong_with_them() {
     let node = answering(Ok(0));
-    for (method, path) in [("PUT", VIEW), ("DELETE", VIEW), ("PUT", ADD), ("POST", FORGET)] {
+    for (method, path) in [("PUT", VIEW), ("DELETE", VIEW), ("PUT", ADD), ("POST", FORGET), ("POST", BIRTH)] {
         for body in ["", "{}", r#"{"Socket-Address":"node7:8085"}"#] {
             let error = refused(node.clone(), method, path, body, 400).await;
             assert_eq!(error, "'socket-address' is missing; give it as host:port");
@@ -217,7 +281,9 @@ async fn bodies_are_told_by_field_what_is_wrong_with_them() {
         let error = refused(node.clone(), "PUT", RESHARD, &format!(r#"{{"shard-count":{value}}}"#), 400).await;
         assert_eq!(error, "'shard-count' must be an integer", "{value}");
     }
-    for (method, path) in [("PUT", VIEW), ("DELETE", VIEW), ("PUT", ADD), ("PUT", RESHARD), ("POST", FORGET)] {
+    for (method, path) in
+        [("PUT", VIEW), ("DELETE", VIEW), ("PUT", ADD), ("PUT", RESHARD), ("POST", FORGET), ("POST", RECOVER)]
+    {
         for body in ["{", "[]", "3", "\"node7:8085\"", "null", "{\"shard-count\":}"] {
             let error = refused(node.clone(), method, path, body, 400).await;
             assert!(error.starts_with("Body "), "{error}");
