@@ -194,12 +194,7 @@ impl Machine {
 
     /// The voters that do not answer, or came back without their disks.
     pub(super) fn silent_voters(&self) -> Vec<NodeAddr> {
-        let live = self.map.nodes.iter().filter(|(node, _)| self.is_live(node));
-        let there = live.filter_map(|(node, bound)| {
-            let told = self.links.get(node).and_then(|link| link.incarnation);
-            Some((node.clone(), told.or(*bound)?))
-        });
-        missing_voters(&self.map, &there.collect())
+        missing_voters(&self.map, &self.not_gone())
     }
 
     pub(super) fn on_change_answered(&mut self, id: u64, outcome: Result<Epoch, ChangeError>, io: &mut Io<'_>) {

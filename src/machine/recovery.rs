@@ -61,6 +61,22 @@ impl Machine {
         there.chain([(self.config.address.clone(), self.incarnation)]).collect()
     }
 
+    /// Whether a majority of the voters is there, or may be: nobody who has not been silent for a while counts as gone,
+    /// so that a node that has just started listens before it takes the others for lost.
+    fn quorum_may_live(&self) -> bool {
+        quorum_lives(&self.map, &self.not_gone())
+    }
+
+    /// The map's nodes that are not known to be out of reach, each as its connection told, or else as it is bound.
+    pub(super) fn not_gone(&self) -> BTreeMap<NodeAddr, Incarnation> {
+        let live = self.map.nodes.iter().filter(|(node, _)| self.is_live(node));
+        let there = live.filter_map(|(node, bound)| {
+            let told = self.links.get(node).and_then(|link| link.incarnation);
+            Some((node.clone(), told.or(*bound)?))
+        });
+        there.collect()
+    }
+
     // ---- For the operator.
 
     /// Looks whether there is something to recover, and whom the operator gives up.
@@ -114,8 +130,8 @@ impl Machine {
             self.pull_map(&newer, io);
             return None;
         }
-        // What the others told last may be of a node that has died since.
-        if self.heard_elsewhere().is_some() {
+        // What the others told last may be of a node that has died since; a recovered map that is there is taken over.
+        if self.heard_elsewhere().is_some() || self.quorum_may_live() || self.is_recovered_elsewhere() {
             return None;
         }
         if !confirmed {
@@ -239,8 +255,11 @@ impl Machine {
 
     fn agree(&mut self, branch: BranchId, to: &NodeAddr, present: &[NodeAddr]) -> Result<(), Disagreement> {
         let here = self.present();
-        if quorum_lives(&self.map, &here) {
+        if self.quorum_may_live() {
             return Err(Disagreement::QuorumLives);
+        }
+        if self.is_recovered_elsewhere() {
+            return Err(Disagreement::Another);
         }
         let known = |node: &&NodeAddr| self.map.nodes.contains_key(*node) && !present.contains(node);
         if let Some(node) = here.keys().find(known) {
@@ -262,11 +281,11 @@ impl Machine {
         let newest = self.learned.as_ref().map_or(&self.map, |(_, map)| map);
         match newest.standing().relation(&map.standing()) {
             Relation::Same => true,
-            Relation::After if !self.map.is_born() || !quorum_lives(&self.map, &self.present()) => true,
+            Relation::After if !self.map.is_born() || !self.quorum_may_live() => true,
             Relation::After | Relation::Before | Relation::Apart => {
                 let branch = map.line.branch();
                 if self.recovery.warned.replace(branch) != Some(branch) {
-                    let text = format!("the map of another branch ({branch}) was offered, and refused");
+                    let text = format!("the map of another branch ({branch}) was offered, and is not taken");
                     io.effects.push(Effect::Warn(text));
                 }
                 false
@@ -295,6 +314,12 @@ impl Machine {
             let text = format!("{peer} is of another branch ({branch}) of this store: nothing it says is taken");
             io.effects.push(Effect::Warn(text));
         }
+    }
+
+    /// Whether somebody has a map that was recovered from this node's.
+    fn is_recovered_elsewhere(&self) -> bool {
+        let (_, newer) = self.on_other_lines(self.now.mono_ms);
+        newer.into_iter().any(|node| self.relation_to(node) == Relation::After)
     }
 
     /// The nodes on another line of maps that were heard lately; of them, those whose line was recovered from this

@@ -91,9 +91,31 @@ impl Cluster {
 
     /// The same with further settings.
     pub fn start_with(nodes: usize, shards: u32, extra: &[(&'static str, &str)]) -> Self {
+        let mut cluster = Self::with(nodes, shards, extra);
+        for node in 0..nodes {
+            cluster.restart(node);
+        }
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// So many nodes in so many shards, of which only these are started; not ready.
+    pub fn start_some(nodes: usize, shards: u32, started: &[usize]) -> Self {
+        let mut cluster = Self::with(nodes, shards, &[]);
+        for node in started {
+            cluster.restart(*node);
+        }
+        for node in started {
+            let answers = || Client::new().ask(&cluster.nodes[*node], "/healthz").is_ok();
+            wait_until("the node answers", READY_WITHIN, answers);
+        }
+        cluster
+    }
+
+    fn with(nodes: usize, shards: u32, extra: &[(&'static str, &str)]) -> Self {
         let machine = machine();
         let network = network();
-        let mut cluster = Self {
+        Self {
             nodes: (1..=nodes).map(|host| format!("{network}{host}:8085")).collect(),
             network,
             first: nodes,
@@ -102,12 +124,7 @@ impl Cluster {
             processes: (0..nodes).map(|_| None).collect(),
             directory: tempfile::tempdir().expect("a temporary directory"),
             _machine: machine,
-        };
-        for node in 0..nodes {
-            cluster.restart(node);
         }
-        cluster.wait_ready();
-        cluster
     }
 
     /// Starts one more node, which joins the store by itself; gives its number.

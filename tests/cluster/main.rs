@@ -14,4 +14,5 @@ mod dev;
 mod harness;
 mod lifecycle;
 mod load;
+mod recover;
 mod sessions;

@@ -42,6 +42,8 @@ pub enum Event {
     Room { node: usize },
     /// An operator asks for a change of the map.
     Operator,
+    /// An operator goes on without a majority of the voters.
+    Recover,
 }
 
 /// A message under way.

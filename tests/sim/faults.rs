@@ -21,11 +21,11 @@ impl World {
 
     /// Something goes wrong.
     pub fn strike(&mut self) {
-        if self.quiet {
+        if self.quiet || self.recovering {
             return;
         }
         let f = self.settings.faults;
-        let weights = [f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full, f.wipe, f.dead];
+        let weights = [f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full, f.wipe, f.dead, f.majority];
         let n = self.random.index(self.nodes.len());
         match self.random.weighted(&weights) {
             0 => self.crash_and_restart(n),
@@ -37,7 +37,8 @@ impl World {
             6 => self.lag(),
             7 => self.fill_disk(n),
             8 => self.lose_disk(n),
-            _ => self.lose_for_good(n),
+            9 => self.lose_for_good(n),
+            _ => self.lose_the_majority(),
         }
     }
 

@@ -182,7 +182,7 @@ impl World {
         self.agenda.at(self.now + 50, Event::Start { node: n, boot });
     }
 
-    /// Most voters are gone for good: only `recover` helps, which is not simulated.
+    /// Most voters are gone for good: only a recovery by force helps.
     pub fn quorum_is_lost(&self) -> bool {
         let Some(map) = self.newest() else { return false };
         let there =
@@ -190,8 +190,12 @@ impl World {
         2 * map.voters.iter().filter(there).count() <= map.voters.len()
     }
 
-    /// The operator gives up the nodes that never come back.
+    /// The operator gives up the nodes that never come back, by force if that is what it takes.
     pub fn forget_the_dead(&mut self) {
+        if self.quorum_is_lost() {
+            self.ask_change_anywhere(Wanted::Recover { confirmed: true }, 5_000);
+            return;
+        }
         let Some(map) = self.newest().cloned() else { return };
         for n in 0..self.nodes.len() {
             // The last member of a shard: somebody is to start at its address.

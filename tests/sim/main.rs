@@ -33,6 +33,7 @@ mod oracle;
 mod past;
 mod profile;
 mod random;
+mod recover;
 mod regressions;
 mod run;
 mod scripts;

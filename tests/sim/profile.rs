@@ -25,6 +25,8 @@ pub struct Faults {
     pub wipe: u64,
     /// A process dies and its disk with it, for good; the operator gives it up later.
     pub dead: u64,
+    /// Most voters do; the operator goes on without them later.
+    pub majority: u64,
 }
 
 /// All that makes a run, beside the rules.
@@ -110,7 +112,7 @@ impl Settings {
 /// The profiles, by name.
 pub const PROFILES: &[&str] = &[
     "std", "crash", "cut", "lag", "tomb", "skew", "calm", "birth", "dead", "flap", "bulk", "fill", "reshard", "move",
-    "wipe", "away", "forget",
+    "wipe", "away", "forget", "recover",
 ];
 
 /// The settings of one run.
@@ -185,6 +187,12 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
             s.nodes = random.within(3, 7) as usize;
             (s.fault_gap_ms, s.careless) = (random.pick(&[3000, 8000]), random.percent(40));
         }
+        "recover" => {
+            let faults = Faults { majority: 2, wipe: 1, crash: 4, cut: 3, slow: 1, lag: 1, ..Faults::default() };
+            transitions(&mut s, random, faults);
+            s.nodes = random.within(3, 7) as usize;
+            s.fault_gap_ms = random.pick(&[3000, 8000]);
+        }
         "away" => {
             transitions(&mut s, random, Faults { cut: 4, crash: 1, ..Faults::default() });
             (s.cut_ms, s.down_ms) = (random.pick(&[20_000, 90_000]), random.pick(&[5_000, 70_000]));
@@ -229,6 +237,7 @@ fn standard(random: &mut Random) -> Settings {
             full: 1,
             wipe: 0,
             dead: 0,
+            majority: 0,
         },
         cut_ms: random.pick(&[800, 2500, 6000]),
         down_ms: random.pick(&[300, 1500, 5000]),

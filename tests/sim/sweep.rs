@@ -64,6 +64,8 @@ const MUST_HAPPEN: &[&str] = &[
     "changes: cancelled",
     "changes: refused",
     "changes: no quorum",
+    "changes: recovered by force",
+    "disk: the majority lost for good",
     "map: target reached",
     "map: target given up",
     "map: other voters",

@@ -60,6 +60,8 @@ pub struct World {
     pub maps: BTreeMap<Epoch, Arc<ClusterMap>>,
     /// Answers to operators.
     pub changed: BTreeMap<RequestId, Result<u64, NotChanged>>,
+    /// An operator recovers the store by force: nothing breaks meanwhile.
+    pub recovering: bool,
     /// Changes of the map that were asked for.
     pub changes: u64,
     /// Events so far.
@@ -104,6 +106,7 @@ impl World {
             quiet: false,
             codec: None,
             maps: BTreeMap::new(),
+            recovering: false,
             changes: 0,
             changed: BTreeMap::new(),
             steps: 0,
@@ -183,6 +186,7 @@ impl World {
             Event::Heal { cut } => self.heal_cut(cut),
             Event::Room { node } => self.room(node),
             Event::Operator => self.operator(),
+            Event::Recover => self.recover(),
         }
     }
 

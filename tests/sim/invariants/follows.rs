@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use entail::cluster::check::check_proposal;
 use entail::cluster::map::ClusterMap;
+use entail::cluster::recover::check_recovered;
 use entail::types::{Epoch, Incarnation};
 
 use super::Verdict;
@@ -20,8 +21,14 @@ pub fn check(
         return Ok(());
     }
     let at = format!("FOLLOWS: map {} at node{}", map.epoch, node + 1);
-    let Some(parent) = maps.get(&Epoch(map.epoch.0 - 1)) else {
+    let recovered = map.line.forks().last().filter(|fork| fork.first == map.epoch);
+    let before = recovered.map_or(Epoch(map.epoch.0 - 1), |fork| fork.after);
+    let Some(parent) = maps.get(&before) else {
         return Err(format!("{at}: nobody acted under the one before"));
     };
-    check_proposal(parent, map, running).map_err(|why| format!("{at}: {why}"))
+    let follows = match recovered {
+        Some(_) => check_recovered(parent, map).map_err(str::to_owned),
+        None => check_proposal(parent, map, running),
+    };
+    follows.map_err(|why| format!("{at}: {why}"))
 }
