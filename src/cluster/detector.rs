@@ -12,6 +12,7 @@
 //! [`Detector::clock_is_ahead`] alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::types::NodeAddr;
 
@@ -40,14 +41,14 @@ struct Peer {
     /// A connection was refused since the last sign of life.
     refused: bool,
     /// Whom it hears, as it told last.
-    hears: BTreeSet<NodeAddr>,
+    hears: Arc<BTreeSet<NodeAddr>>,
     /// What [`Detector::changes`] told of it last.
     told_live: bool,
 }
 
 impl Peer {
     fn unheard(now_ms: u64) -> Self {
-        Self { since_ms: now_ms, wall_ms: None, refused: false, hears: BTreeSet::new(), told_live: true }
+        Self { since_ms: now_ms, wall_ms: None, refused: false, hears: Arc::default(), told_live: true }
     }
 
     fn is_live(&self, now_ms: u64) -> bool {
@@ -85,8 +86,8 @@ impl Detector {
             known.wall_ms = Some(wall_ms);
             known.refused = false;
             // Pings mostly repeat themselves.
-            if !hears.iter().eq(&known.hears) {
-                known.hears = hears.iter().cloned().collect();
+            if !hears.iter().eq(&*known.hears) {
+                known.hears = Arc::new(hears.iter().cloned().collect());
             }
         }
     }
@@ -113,9 +114,9 @@ impl Detector {
         self.peers.get(peer).is_some_and(|known| known.wall_ms.is_some() && known.is_live(now_ms))
     }
 
-    /// Whom a peer told last that it hears, ascending.
-    pub fn heard_from(&self, peer: &NodeAddr) -> impl Iterator<Item = &NodeAddr> {
-        self.peers.get(peer).into_iter().flat_map(|known| &known.hears)
+    /// Whom a peer told last that it hears. Of a stranger, nobody.
+    pub fn heard_from(&self, peer: &NodeAddr) -> Arc<BTreeSet<NodeAddr>> {
+        self.peers.get(peer).map(|known| known.hears.clone()).unwrap_or_default()
     }
 
     /// The live peers that told last that they hear `node`, ascending. Empty for one that only this node may hear.

@@ -66,9 +66,11 @@ pub(super) struct Consensus {
     /// Since when there has been something to do.
     due_since_ms: Option<u64>,
     watch: Watch,
+    /// What was seen when nothing was to be done, under this map and with these words: the same again leads nowhere.
+    idle: Option<Sight>,
     told: Told,
     steps: BTreeMap<(PartitionId, StayId), u64>,
-    bytes: BTreeMap<PartitionId, u64>,
+    bytes: Arc<BTreeMap<PartitionId, u64>>,
     asked: VecDeque<Asked>,
     answered: VecDeque<(NodeAddr, u64, Result<Epoch, ChangeError>)>,
 }
@@ -82,6 +84,7 @@ impl Consensus {
     pub fn on_new_map(&mut self, map: &ClusterMap) {
         self.proposer = None;
         self.due_since_ms = None;
+        self.idle = None;
         self.look_ms = 0;
         let listed = |at: &(PartitionId, StayId)| map.row(at.0).peers.contains_key(&at.1);
         self.told.retain(|at, word| listed(at) && word.version == map.row(at.0).version);
@@ -232,8 +235,11 @@ impl Machine {
             return;
         }
         let leads = leader(&self.map, &sight.live) == Some(&self.config.address);
-        let Some((next, asked)) = self.next_map(&sight, leads, io) else {
+        let asks = leads && !self.consensus.asked.is_empty();
+        let idle = !asks && self.consensus.idle.as_ref() == Some(&sight);
+        let Some((next, asked)) = (if idle { None } else { self.next_map(&sight, leads, io) }) else {
             self.consensus.due_since_ms = None;
+            self.consensus.idle = Some(sight);
             return;
         };
         let due_since_ms = *self.consensus.due_since_ms.get_or_insert(now);
@@ -269,7 +275,7 @@ impl Machine {
     pub(super) fn look(&mut self) -> Sight {
         let now = self.now.mono_ms;
         let me = self.config.address.clone();
-        let mut hears: BTreeMap<NodeAddr, BTreeSet<NodeAddr>> = BTreeMap::new();
+        let mut hears: BTreeMap<NodeAddr, Arc<BTreeSet<NodeAddr>>> = BTreeMap::new();
         let mut connected = BTreeMap::from([(me.clone(), self.incarnation)]);
         let mut mine = BTreeSet::from([me.clone()]);
         for (node, link) in &self.links {
@@ -277,15 +283,14 @@ impl Machine {
                 continue;
             }
             mine.insert(node.clone());
-            hears.insert(node.clone(), self.detector.heard_from(node).cloned().collect());
+            hears.insert(node.clone(), self.detector.heard_from(node));
             if let Some(incarnation) = link.incarnation.filter(|_| link.connected) {
                 connected.insert(node.clone(), incarnation);
             }
         }
-        hears.insert(me, mine);
-        let (filled, bytes) = (self.consensus.steps.clone(), self.consensus.bytes.clone());
-        let present = Present { hears, connected, filled, bytes };
-        self.consensus.watch.look(now, &self.map, present)
+        hears.insert(me, Arc::new(mine));
+        let present = Present { hears, connected, bytes: self.consensus.bytes.clone() };
+        self.consensus.watch.look(now, &self.map, present, &self.consensus.steps)
     }
 
     // ---- Changes that are asked for.
@@ -385,8 +390,10 @@ impl Machine {
             entry.first = numbers(&word.first);
             raise(&mut entry.durable, &word.durable);
             self.consensus.steps.insert(at, word.steps);
-            let bytes = self.consensus.bytes.entry(word.partition).or_default();
-            *bytes = (*bytes).max(word.bytes);
+            if self.consensus.bytes.get(&word.partition).is_none_or(|known| *known < word.bytes) {
+                Arc::make_mut(&mut self.consensus.bytes).insert(word.partition, word.bytes);
+            }
+            self.consensus.idle = None;
         }
     }
 }
