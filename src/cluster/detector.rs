@@ -54,6 +54,10 @@ impl Peer {
     fn is_live(&self, now_ms: u64) -> bool {
         !self.refused && now_ms.saturating_sub(self.since_ms) < SUSPECT_AFTER_MS
     }
+
+    fn is_heard(&self, now_ms: u64) -> bool {
+        self.wall_ms.is_some() && self.is_live(now_ms)
+    }
 }
 
 /// A peer went from live to suspected, or back.
@@ -111,12 +115,12 @@ impl Detector {
 
     /// Whether the peer gave a sign of life and is not suspected: what a ping's `hears` lists.
     pub fn hears(&self, now_ms: u64, peer: &NodeAddr) -> bool {
-        self.peers.get(peer).is_some_and(|known| known.wall_ms.is_some() && known.is_live(now_ms))
+        self.peers.get(peer).is_some_and(|known| known.is_heard(now_ms))
     }
 
-    /// Whom a peer told last that it hears. Of a stranger, nobody.
-    pub fn heard_from(&self, peer: &NodeAddr) -> Arc<BTreeSet<NodeAddr>> {
-        self.peers.get(peer).map(|known| known.hears.clone()).unwrap_or_default()
+    /// Whom a peer told last that it hears; `None` of one that this node does not hear.
+    pub fn heard_from(&self, now_ms: u64, peer: &NodeAddr) -> Option<&Arc<BTreeSet<NodeAddr>>> {
+        self.peers.get(peer).filter(|known| known.is_heard(now_ms)).map(|known| &known.hears)
     }
 
     /// The live peers that told last that they hear `node`, ascending. Empty for one that only this node may hear.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::liveness::Link;
 use super::message::{Effect, Message, PartitionWord};
 use super::rules::Rule;
 use super::{Io, Machine, records};
@@ -66,13 +67,32 @@ pub(super) struct Consensus {
     /// Since when there has been something to do.
     due_since_ms: Option<u64>,
     watch: Watch,
-    /// What was seen when nothing was to be done, under this map and with these words: the same again leads nowhere.
-    idle: Option<Sight>,
+    /// When nothing was to be done under this map and with these words: the same sight leads nowhere.
+    idle: Option<Idle>,
     told: Told,
     steps: BTreeMap<(PartitionId, StayId), u64>,
     bytes: Arc<BTreeMap<PartitionId, u64>>,
     asked: VecDeque<Asked>,
     answered: VecDeque<(NodeAddr, u64, Result<Epoch, ChangeError>)>,
+}
+
+/// A look that led nowhere.
+#[derive(Debug)]
+struct Idle {
+    /// Who was heard and connected then, link by link.
+    around: Vec<Around>,
+    /// Until when nothing else can be seen with that.
+    until_ms: u64,
+    sight: Sight,
+}
+
+/// What there is to see of one link.
+#[derive(Debug, PartialEq)]
+struct Around {
+    node: NodeAddr,
+    /// Whom the node hears; `None` while it is not heard itself.
+    hears: Option<Arc<BTreeSet<NodeAddr>>>,
+    connected: Option<Incarnation>,
 }
 
 impl Consensus {
@@ -230,16 +250,21 @@ impl Machine {
         if !self.map.voters.contains(&self.incarnation) {
             return;
         }
+        if self.is_idle() {
+            self.consensus.due_since_ms = None;
+            return;
+        }
         let sight = self.look();
         if self.learned.is_some() || self.is_proposing() {
             return;
         }
         let leads = leader(&self.map, &sight.live) == Some(&self.config.address);
         let asks = leads && !self.consensus.asked.is_empty();
-        let idle = !asks && self.consensus.idle.as_ref() == Some(&sight);
+        let idle = !asks && self.consensus.idle.as_ref().is_some_and(|idle| idle.sight == sight);
         let Some((next, asked)) = (if idle { None } else { self.next_map(&sight, leads, io) }) else {
             self.consensus.due_since_ms = None;
-            self.consensus.idle = Some(sight);
+            let (around, until_ms) = (self.around(), self.consensus.watch.same_until(now));
+            self.consensus.idle = Some(Idle { around, until_ms, sight });
             return;
         };
         let due_since_ms = *self.consensus.due_since_ms.get_or_insert(now);
@@ -271,6 +296,22 @@ impl Machine {
         reconcile(&self.map, &self.consensus.told, sight, rules).map(|next| (next.map, None))
     }
 
+    /// True when a look would show what the last one did, which led nowhere.
+    fn is_idle(&self) -> bool {
+        let Some(idle) = &self.consensus.idle else { return false };
+        let free = self.learned.is_none() && !self.is_proposing() && self.consensus.asked.is_empty();
+        free && self.now.mono_ms < idle.until_ms && self.around() == idle.around
+    }
+
+    fn around(&self) -> Vec<Around> {
+        let around = |(node, link): (&NodeAddr, &Link)| Around {
+            node: node.clone(),
+            hears: self.detector.heard_from(self.now.mono_ms, node).cloned(),
+            connected: link.incarnation.filter(|_| link.connected),
+        };
+        self.links.iter().map(around).collect()
+    }
+
     /// What this node sees of the others, and for how long.
     pub(super) fn look(&mut self) -> Sight {
         let now = self.now.mono_ms;
@@ -278,15 +319,11 @@ impl Machine {
         let mut hears: BTreeMap<NodeAddr, Arc<BTreeSet<NodeAddr>>> = BTreeMap::new();
         let mut connected = BTreeMap::from([(me.clone(), self.incarnation)]);
         let mut mine = BTreeSet::from([me.clone()]);
-        for (node, link) in &self.links {
-            if !self.detector.hears(now, node) {
-                continue;
-            }
-            mine.insert(node.clone());
-            hears.insert(node.clone(), self.detector.heard_from(node));
-            if let Some(incarnation) = link.incarnation.filter(|_| link.connected) {
-                connected.insert(node.clone(), incarnation);
-            }
+        for around in self.around() {
+            let Some(heard) = around.hears else { continue };
+            mine.insert(around.node.clone());
+            connected.extend(around.connected.map(|incarnation| (around.node.clone(), incarnation)));
+            hears.insert(around.node, heard);
         }
         hears.insert(me, Arc::new(mine));
         let present = Present { hears, connected, bytes: self.consensus.bytes.clone() };

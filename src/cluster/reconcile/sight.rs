@@ -109,6 +109,14 @@ impl Watch {
         Sight { live, hears, connected, silent_ms, stalled, waiting, bytes }
     }
 
+    /// Until when the same present under the same map gives the same sight as it did at the last look.
+    pub fn same_until(&self, now_ms: u64) -> u64 {
+        let silent = self.silent_since.values().flat_map(|since| [since + REPLACED_MS, since + ABSENT_MS]);
+        let fills = self.fills.values().map(|fill| fill.since_ms + STALLED_MS);
+        let waits = self.waits.values().map(|wait| wait.until_ms);
+        silent.chain(fills).chain(waits).filter(|at_ms| *at_ms > now_ms).min().unwrap_or(u64::MAX)
+    }
+
     fn look_at_fills(&mut self, now_ms: u64, map: &ClusterMap, filled: &Filled) -> BTreeSet<(PartitionId, StayId)> {
         let before = std::mem::take(&mut self.fills);
         let mut stalled = BTreeSet::new();
