@@ -2,7 +2,8 @@
 //!
 //! Map e + 1 is decided by single-decree Paxos among the voters that map e names, each step a compare-and-swap on the
 //! epoch. The lowest live voter proposes: what was asked for first, then whatever reconciliation finds ready. A voter
-//! that has had something to do for five seconds and saw no new map proposes itself. Acceptors sync before they answer.
+//! that has had something to do for five seconds and saw no new map proposes itself; to have accepted a map and not to
+//! see it decided is something to do. Acceptors sync before they answer.
 //! There is no other state than the map: who comes to propose goes on from it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -260,7 +261,8 @@ impl Machine {
         }
         let leads = leader(&self.map, &sight.live) == Some(&self.config.address);
         let asks = leads && !self.consensus.asked.is_empty();
-        let idle = !asks && self.consensus.idle.as_ref().is_some_and(|idle| idle.sight == sight);
+        let idle =
+            !asks && self.undecided().is_none() && self.consensus.idle.as_ref().is_some_and(|idle| idle.sight == sight);
         let Some((next, asked)) = (if idle { None } else { self.next_map(&sight, leads, io) }) else {
             self.consensus.due_since_ms = None;
             let (around, until_ms) = (self.around(), self.consensus.watch.same_until(now));
@@ -293,14 +295,22 @@ impl Machine {
                 }
             }
         }
-        reconcile(&self.map, &self.consensus.told, sight, rules).map(|next| (next.map, None))
+        let ready = reconcile(&self.map, &self.consensus.told, sight, rules).map(|next| next.map);
+        // Decided perhaps, by an attempt whose proposer died with it: to be learned, it is proposed again.
+        let next = ready.or_else(|| self.undecided().map(|map| (**map).clone()));
+        next.map(|next| (next, None))
+    }
+
+    /// A next map that this node has accepted and does not know to be decided.
+    pub fn undecided(&self) -> Option<&Arc<ClusterMap>> {
+        self.consensus.acceptor.accepted(Epoch(self.map.epoch.0 + 1))
     }
 
     /// True when a look would show what the last one did, which led nowhere.
     fn is_idle(&self) -> bool {
         let Some(idle) = &self.consensus.idle else { return false };
         let free = self.learned.is_none() && !self.is_proposing() && self.consensus.asked.is_empty();
-        free && self.now.mono_ms < idle.until_ms && self.around() == idle.around
+        free && self.undecided().is_none() && self.now.mono_ms < idle.until_ms && self.around() == idle.around
     }
 
     fn around(&self) -> Vec<Around> {
