@@ -12,6 +12,7 @@
 //! [`Detector::clock_is_ahead`] alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::types::NodeAddr;
 
@@ -40,18 +41,22 @@ struct Peer {
     /// A connection was refused since the last sign of life.
     refused: bool,
     /// Whom it hears, as it told last.
-    hears: BTreeSet<NodeAddr>,
+    hears: Arc<BTreeSet<NodeAddr>>,
     /// What [`Detector::changes`] told of it last.
     told_live: bool,
 }
 
 impl Peer {
     fn unheard(now_ms: u64) -> Self {
-        Self { since_ms: now_ms, wall_ms: None, refused: false, hears: BTreeSet::new(), told_live: true }
+        Self { since_ms: now_ms, wall_ms: None, refused: false, hears: Arc::default(), told_live: true }
     }
 
     fn is_live(&self, now_ms: u64) -> bool {
         !self.refused && now_ms.saturating_sub(self.since_ms) < SUSPECT_AFTER_MS
+    }
+
+    fn is_heard(&self, now_ms: u64) -> bool {
+        self.wall_ms.is_some() && self.is_live(now_ms)
     }
 }
 
@@ -85,8 +90,8 @@ impl Detector {
             known.wall_ms = Some(wall_ms);
             known.refused = false;
             // Pings mostly repeat themselves.
-            if !hears.iter().eq(&known.hears) {
-                known.hears = hears.iter().cloned().collect();
+            if !hears.iter().eq(&*known.hears) {
+                known.hears = Arc::new(hears.iter().cloned().collect());
             }
         }
     }
@@ -110,12 +115,12 @@ impl Detector {
 
     /// Whether the peer gave a sign of life and is not suspected: what a ping's `hears` lists.
     pub fn hears(&self, now_ms: u64, peer: &NodeAddr) -> bool {
-        self.peers.get(peer).is_some_and(|known| known.wall_ms.is_some() && known.is_live(now_ms))
+        self.peers.get(peer).is_some_and(|known| known.is_heard(now_ms))
     }
 
-    /// Whom a peer told last that it hears, ascending.
-    pub fn heard_from(&self, peer: &NodeAddr) -> impl Iterator<Item = &NodeAddr> {
-        self.peers.get(peer).into_iter().flat_map(|known| &known.hears)
+    /// Whom a peer told last that it hears; `None` of one that this node does not hear.
+    pub fn heard_from(&self, now_ms: u64, peer: &NodeAddr) -> Option<&Arc<BTreeSet<NodeAddr>>> {
+        self.peers.get(peer).filter(|known| known.is_heard(now_ms)).map(|known| &known.hears)
     }
 
     /// The live peers that told last that they hear `node`, ascending. Empty for one that only this node may hear.

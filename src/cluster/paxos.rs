@@ -151,6 +151,11 @@ impl Acceptor {
         if self.epoch == epoch { self.promised.round.saturating_add(1) } else { 1 }
     }
 
+    /// The map that was accepted in this epoch, if one was: perhaps it is decided, and nobody knows.
+    pub fn accepted(&self, epoch: Epoch) -> Option<&Arc<ClusterMap>> {
+        self.accepted.as_ref().filter(|_| self.epoch == epoch).map(|(_, map)| map)
+    }
+
     /// The epoch that was spoken of last.
     pub fn epoch(&self) -> Epoch {
         self.epoch

@@ -33,6 +33,7 @@
 //!
 //! Deliberately absent: clocks ([`sight::Watch`] keeps the times), Paxos, and what a write is: told vectors are numbers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::change::{Change, ChangeError, replan};
@@ -46,7 +47,7 @@ pub mod rules;
 pub mod sight;
 
 use join::Joining;
-use place::{Place, Table};
+use place::{Place, Table, Wanted};
 use rules::ReconcileRules;
 use sight::{REPLACED_MS, Sight};
 
@@ -214,21 +215,25 @@ impl<'a> Turn<'a> {
     }
 
     fn walk_the_table(&self, next: &mut ClusterMap) -> Vec<(PartitionId, Step)> {
-        let bound = next.nodes.iter().filter_map(|(node, bound)| Some(((*bound)?, node.clone()))).collect();
-        let (forgotten, out) = (next.forgotten.clone(), next.out.clone());
+        let bound = next.nodes.iter().filter_map(|(node, bound)| Some(((*bound)?, node))).collect();
         let Self { told, sight, rules, .. } = *self;
-        let table = Table { bound, forgotten: &forgotten, out: &out, told, sight, rules };
-        let place = |(partition, was)| Place::new(&table, &next.nodes, next.wanted(partition), partition, was);
+        let table = Table { bound, forgotten: &next.forgotten, out: &next.out, told, sight, rules };
+        let layout = next.wanted_layout();
+        let wanted: Vec<_> = layout.shards.iter().map(|shard| Wanted::new(&table, &next.nodes, shard)).collect();
+        let nobody = Wanted::new(&table, &next.nodes, &[]);
+        let of = |p: PartitionId| (layout.partitions[p.0 as usize].0 as usize).checked_sub(1);
+        let wanted = |p| of(p).and_then(|shard| wanted.get(shard)).unwrap_or(&nobody);
+        let place = |(partition, was)| Place::new(&table, wanted(partition), partition, was);
         let mut places: Vec<Place<'_>> = self.rows().map(place).collect();
         places.iter_mut().for_each(Place::go_on);
-        let mut joining = Joining::count(places.iter().map(|place| (place.partition, &place.row)), &sight.bytes);
+        let mut joining = Joining::count(places.iter().map(|place| (place.partition, &*place.row)), &sight.bytes);
         for place in &mut places {
             place.join(&mut joining);
             place.begin_empty(self.epoch);
         }
         let reached = places.iter().all(Place::is_where_wanted);
-        let (rows, steps): (Vec<Row>, Vec<_>) = places.into_iter().map(|place| (place.row, place.steps)).unzip();
-        next.rows = rows;
+        let (rows, steps): (Vec<_>, Vec<_>) = places.into_iter().map(|place| (place.row, place.steps)).unzip();
+        next.rows = rows.into_iter().map(Cow::into_owned).collect();
         if reached && let Some(target) = next.target.take() {
             next.layout = target.layout;
         }

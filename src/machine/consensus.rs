@@ -2,12 +2,14 @@
 //!
 //! Map e + 1 is decided by single-decree Paxos among the voters that map e names, each step a compare-and-swap on the
 //! epoch. The lowest live voter proposes: what was asked for first, then whatever reconciliation finds ready. A voter
-//! that has had something to do for five seconds and saw no new map proposes itself. Acceptors sync before they answer.
+//! that has had something to do for five seconds and saw no new map proposes itself; to have accepted a map and not to
+//! see it decided is something to do. Acceptors sync before they answer.
 //! There is no other state than the map: who comes to propose goes on from it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::liveness::Link;
 use super::message::{Effect, Message, PartitionWord};
 use super::rules::Rule;
 use super::{Io, Machine, records};
@@ -66,11 +68,32 @@ pub(super) struct Consensus {
     /// Since when there has been something to do.
     due_since_ms: Option<u64>,
     watch: Watch,
+    /// When nothing was to be done under this map and with these words: the same sight leads nowhere.
+    idle: Option<Idle>,
     pub told: Told,
     steps: BTreeMap<(PartitionId, StayId), u64>,
-    bytes: BTreeMap<PartitionId, u64>,
+    bytes: Arc<BTreeMap<PartitionId, u64>>,
     asked: VecDeque<Asked>,
     answered: VecDeque<(NodeAddr, u64, Result<Epoch, ChangeError>)>,
+}
+
+/// A look that led nowhere.
+#[derive(Debug)]
+struct Idle {
+    /// Who was heard and connected then, link by link.
+    around: Vec<Around>,
+    /// Until when nothing else can be seen with that.
+    until_ms: u64,
+    sight: Sight,
+}
+
+/// What there is to see of one link.
+#[derive(Debug, PartialEq)]
+struct Around {
+    node: NodeAddr,
+    /// Whom the node hears; `None` while it is not heard itself.
+    hears: Option<Arc<BTreeSet<NodeAddr>>>,
+    connected: Option<Incarnation>,
 }
 
 impl Consensus {
@@ -82,6 +105,7 @@ impl Consensus {
     pub fn on_new_map(&mut self, map: &ClusterMap) {
         self.proposer = None;
         self.due_since_ms = None;
+        self.idle = None;
         self.look_ms = 0;
         let listed = |at: &(PartitionId, StayId)| map.row(at.0).peers.contains_key(&at.1);
         self.told.retain(|at, word| listed(at) && word.version == map.row(at.0).version);
@@ -227,13 +251,22 @@ impl Machine {
         if !self.map.voters.contains(&self.incarnation) {
             return;
         }
+        if self.is_idle() {
+            self.consensus.due_since_ms = None;
+            return;
+        }
         let sight = self.look();
         if self.learned.is_some() || self.is_proposing() {
             return;
         }
         let leads = leader(&self.map, &sight.live) == Some(&self.config.address);
-        let Some((next, asked)) = self.next_map(&sight, leads, io) else {
+        let asks = leads && !self.consensus.asked.is_empty();
+        let idle =
+            !asks && self.undecided().is_none() && self.consensus.idle.as_ref().is_some_and(|idle| idle.sight == sight);
+        let Some((next, asked)) = (if idle { None } else { self.next_map(&sight, leads, io) }) else {
             self.consensus.due_since_ms = None;
+            let (around, until_ms) = (self.around(), self.consensus.watch.same_until(now));
+            self.consensus.idle = Some(Idle { around, until_ms, sight });
             return;
         };
         let due_since_ms = *self.consensus.due_since_ms.get_or_insert(now);
@@ -262,30 +295,49 @@ impl Machine {
                 }
             }
         }
-        reconcile(&self.map, &self.consensus.told, sight, rules).map(|next| (next.map, None))
+        let ready = reconcile(&self.map, &self.consensus.told, sight, rules).map(|next| next.map);
+        // Decided perhaps, by an attempt whose proposer died with it: to be learned, it is proposed again.
+        let next = ready.or_else(|| self.undecided().map(|map| (**map).clone()));
+        next.map(|next| (next, None))
+    }
+
+    /// A next map that this node has accepted and does not know to be decided.
+    pub fn undecided(&self) -> Option<&Arc<ClusterMap>> {
+        self.consensus.acceptor.accepted(Epoch(self.map.epoch.0 + 1))
+    }
+
+    /// True when a look would show what the last one did, which led nowhere.
+    fn is_idle(&self) -> bool {
+        let Some(idle) = &self.consensus.idle else { return false };
+        let free = self.learned.is_none() && !self.is_proposing() && self.consensus.asked.is_empty();
+        free && self.undecided().is_none() && self.now.mono_ms < idle.until_ms && self.around() == idle.around
+    }
+
+    fn around(&self) -> Vec<Around> {
+        let around = |(node, link): (&NodeAddr, &Link)| Around {
+            node: node.clone(),
+            hears: self.detector.heard_from(self.now.mono_ms, node).cloned(),
+            connected: link.incarnation.filter(|_| link.connected),
+        };
+        self.links.iter().map(around).collect()
     }
 
     /// What this node sees of the others, and for how long.
     pub(super) fn look(&mut self) -> Sight {
         let now = self.now.mono_ms;
         let me = self.config.address.clone();
-        let mut hears: BTreeMap<NodeAddr, BTreeSet<NodeAddr>> = BTreeMap::new();
+        let mut hears: BTreeMap<NodeAddr, Arc<BTreeSet<NodeAddr>>> = BTreeMap::new();
         let mut connected = BTreeMap::from([(me.clone(), self.incarnation)]);
         let mut mine = BTreeSet::from([me.clone()]);
-        for (node, link) in &self.links {
-            if !self.detector.hears(now, node) {
-                continue;
-            }
-            mine.insert(node.clone());
-            hears.insert(node.clone(), self.detector.heard_from(node).cloned().collect());
-            if let Some(incarnation) = link.incarnation.filter(|_| link.connected) {
-                connected.insert(node.clone(), incarnation);
-            }
+        for around in self.around() {
+            let Some(heard) = around.hears else { continue };
+            mine.insert(around.node.clone());
+            connected.extend(around.connected.map(|incarnation| (around.node.clone(), incarnation)));
+            hears.insert(around.node, heard);
         }
-        hears.insert(me, mine);
-        let (filled, bytes) = (self.consensus.steps.clone(), self.consensus.bytes.clone());
-        let present = Present { hears, connected, filled, bytes };
-        self.consensus.watch.look(now, &self.map, present)
+        hears.insert(me, Arc::new(mine));
+        let present = Present { hears, connected, bytes: self.consensus.bytes.clone() };
+        self.consensus.watch.look(now, &self.map, present, &self.consensus.steps)
     }
 
     // ---- Changes that are asked for.
@@ -385,8 +437,10 @@ impl Machine {
             entry.first = numbers(&word.first);
             raise(&mut entry.durable, &word.durable);
             self.consensus.steps.insert(at, word.steps);
-            let bytes = self.consensus.bytes.entry(word.partition).or_default();
-            *bytes = (*bytes).max(word.bytes);
+            if self.consensus.bytes.get(&word.partition).is_none_or(|known| *known < word.bytes) {
+                Arc::make_mut(&mut self.consensus.bytes).insert(word.partition, word.bytes);
+            }
+            self.consensus.idle = None;
         }
     }
 }

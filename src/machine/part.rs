@@ -60,6 +60,13 @@ pub(super) struct Progress {
     pub flight: VecDeque<(Seq, usize)>,
 }
 
+impl Progress {
+    /// Whether something up to here is to be sent, or its acknowledgement begun to be waited for.
+    pub fn is_behind(&self, sendable: Seq) -> bool {
+        self.sent.max(self.acked) < sendable || (self.acked < sendable && self.behind_since_ms.is_none())
+    }
+}
+
 /// What a peer has and this node lacks.
 #[derive(Clone, Debug)]
 pub(super) struct Lack {

@@ -199,7 +199,14 @@ impl Machine {
         let ready = if self.on(Rule::SendAfterSync) { &replica.durable } else { &replica.applied };
         let writers = part.own_stays().filter(|own| own.state != PeerState::Joining);
         let sendable: Vec<(StayId, Seq)> = writers.map(|own| (own.stay, ready.get(own.stay))).collect();
-        let receivers: Vec<PartPeer> = part.receivers().filter(|peer| self.is_who_it_was(peer)).cloned().collect();
+        let behind = |own: StayId, sendable: Seq, peer: &PartPeer| {
+            let progress = part.logs.get(&own).and_then(|log| log.streams.get(&peer.stay));
+            progress.is_none_or(|progress| progress.is_behind(sendable))
+        };
+        // Mostly nobody is.
+        let waits = |peer: &&PartPeer| sendable.iter().any(|(own, sendable)| behind(*own, *sendable, peer));
+        let receivers = part.receivers().filter(waits).filter(|peer| self.is_who_it_was(peer));
+        let receivers: Vec<PartPeer> = receivers.cloned().collect();
         for (own, sendable) in sendable {
             for peer in &receivers {
                 self.pump_to(partition, own, sendable, peer, io)?;

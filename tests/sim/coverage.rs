@@ -1,12 +1,12 @@
 //! How often each interesting thing happened: a sweep in which nothing went wrong proves nothing if nothing happened.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 /// Counters by name.
 #[derive(Clone, Debug, Default)]
-pub struct Coverage(BTreeMap<Cow<'static, str>, u64>);
+pub struct Coverage(HashMap<Cow<'static, str>, u64>);
 
 impl Coverage {
     /// Counts one more.
@@ -44,7 +44,7 @@ impl Coverage {
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, count) in &self.0 {
+        for (what, count) in self.0.iter().collect::<BTreeMap<_, _>>() {
             writeln!(f, "{count:>10}  {what}")?;
         }
         Ok(())

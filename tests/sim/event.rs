@@ -1,6 +1,7 @@
 //! What is going to happen, in order of time; what was planned first happens first among equals.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
 use entail::machine::message::Message;
 use entail::types::{BatchNo, Incarnation};
@@ -62,27 +63,51 @@ pub struct Envelope {
 /// The future.
 #[derive(Debug, Default)]
 pub struct Agenda {
-    events: BTreeMap<(u64, u64), Event>,
+    events: BinaryHeap<Planned>,
     planned: u64,
     taken: u64,
 }
+
+/// An event, its moment, and the how manieth it is that was planned: the earliest is the greatest.
+#[derive(Debug)]
+struct Planned(u64, u64, Event);
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.0, other.1).cmp(&(self.0, self.1))
+    }
+}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Planned {}
 
 impl Agenda {
     /// Plans an event for a moment.
     pub fn at(&mut self, when_ms: u64, event: Event) {
         self.planned += 1;
-        self.events.insert((when_ms, self.planned), event);
+        self.events.push(Planned(when_ms, self.planned, event));
     }
 
     /// Takes the next event and its moment.
     pub fn next(&mut self) -> Option<(u64, Event)> {
-        let ((when_ms, number), event) = self.events.pop_first()?;
+        let Planned(when_ms, number, event) = self.events.pop()?;
         self.taken = number;
         Some((when_ms, event))
     }
 
     /// Puts back the event that was taken last.
     pub fn postpone(&mut self, when_ms: u64, event: Event) {
-        self.events.insert((when_ms, self.taken), event);
+        self.events.push(Planned(when_ms, self.taken, event));
     }
 }

@@ -31,9 +31,9 @@ pub enum Glimpse {
 
 /// The write that a value names: a put's value is the JSON text `"w17"`, with some filling after the number.
 pub fn write_of(value: &[u8]) -> Option<usize> {
-    let text = std::str::from_utf8(value).ok()?.strip_prefix("\"w")?;
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    text[..digits].parse().ok()
+    let text = value.strip_prefix(b"\"w")?;
+    let digits = text.iter().position(|c| !c.is_ascii_digit())?;
+    std::str::from_utf8(&text[..digits]).ok()?.parse().ok()
 }
 
 impl World {

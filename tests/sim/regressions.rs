@@ -20,6 +20,7 @@ const FAILED: &[(&str, u64, &str)] = &[
     ("reshard", 2, "one that left acknowledged a write with 0 copies"),
     ("reshard", 6, "one that left acknowledged a write with 0 copies"),
     ("move", 11, "one that left acknowledged a write with 0 copies"),
+    ("move", 291, "a decided map was known to nobody when its proposer died, and nobody proposed it again"),
     ("reshard", 5035, "throttled fills gave what nobody waited for, and stood still"),
 ];
 

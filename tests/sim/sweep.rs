@@ -134,10 +134,13 @@ pub struct Failed {
 }
 
 /// Runs the seeds `from..from + count`, each under one of the profiles in turn, on all cores, until so many failed.
+///
+/// With ENTAIL_SIM_HASH set, each run's hash is printed: those of a mere optimisation are the same as before.
 pub fn sweep(profiles: &[&'static str], from: u64, count: u64, rules: Rules, most: usize) -> (Vec<Failed>, Coverage) {
     let next = AtomicU64::new(from);
     let result = Mutex::new((Vec::new(), Coverage::default()));
     let cores = thread::available_parallelism().map_or(1, usize::from);
+    let hashed = env::var("ENTAIL_SIM_HASH").is_ok();
     thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
@@ -147,7 +150,10 @@ pub fn sweep(profiles: &[&'static str], from: u64, count: u64, rules: Rules, mos
                         return;
                     }
                     let profile = profiles[(seed % profiles.len() as u64) as usize];
-                    let outcome = run_caught(profile, seed, rules, Trace::new(false, false));
+                    let outcome = run_caught(profile, seed, rules, Trace::new(false, hashed));
+                    if hashed {
+                        println!("{profile} {seed} {:016x}", outcome.hash);
+                    }
                     let mut result = result.lock().expect("no panic holds it");
                     result.1.join(&outcome.coverage);
                     if let Some(violation) = outcome.violation {

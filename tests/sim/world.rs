@@ -294,32 +294,30 @@ impl World {
         }
         let clocks = self.nodes[n].clocks(self.now);
         self.process(n).awake = false;
-        let mut effects = Vec::new();
+        let (mut effects, mut new) = (Vec::new(), Vec::new());
         for incoming in mem::take(&mut self.process(n).inbox) {
             self.trace.note(self.now, n, "<-", &incoming.input);
-            let mut new = Vec::new();
             let node = &mut self.nodes[n];
             let process = node.process.as_mut().expect("it runs");
             process.machine.step(clocks, incoming.input, &node.disk, &mut new);
-            for effect in new {
-                let glimpse = self.witness(n, &effect, incoming.shown.as_deref());
+            for effect in new.drain(..) {
+                let glimpse = self.witness(n, &effect, incoming.shown.as_deref()).map(Box::new);
                 effects.push((effect, glimpse));
             }
         }
-        let mut new = Vec::new();
         let node = &mut self.nodes[n];
         let process = node.process.as_mut().expect("it runs");
         if let Some(batch) = process.machine.flush(&node.disk, &mut new) {
             process.unsynced = Some((batch, node.disk.applied()));
         }
         for effect in new {
-            let glimpse = self.witness(n, &effect, None);
+            let glimpse = self.witness(n, &effect, None).map(Box::new);
             effects.push((effect, glimpse));
         }
         self.learn(n);
         self.begin_sync(n);
         for (effect, glimpse) in effects {
-            let shown = glimpse.map(|glimpse| Box::new(self.recognise(n, glimpse)));
+            let shown = glimpse.map(|glimpse| Box::new(self.recognise(n, *glimpse)));
             self.trace.note(self.now, n, "->", &effect);
             self.effect(n, effect, shown);
         }

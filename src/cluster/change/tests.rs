@@ -30,7 +30,7 @@ fn sight(map: &ClusterMap, dead: &[usize]) -> Sight {
     let dead: BTreeSet<_> = dead.iter().copied().map(node).collect();
     let live: BTreeSet<_> = map.nodes.keys().filter(|node| !dead.contains(*node)).cloned().collect();
     Sight {
-        hears: live.iter().map(|node| (node.clone(), live.clone())).collect(),
+        hears: live.iter().map(|node| (node.clone(), live.clone().into())).collect(),
         connected: live.iter().filter_map(|node| Some((node.clone(), map.nodes[node]?))).collect(),
         silent_ms: dead.into_iter().map(|node| (node, 1)).collect(),
         live,

@@ -27,7 +27,7 @@ fn everyone() -> BTreeSet<Incarnation> {
 /// What comes of a map in which stays leave.
 fn next(map: &ClusterMap) -> ClusterMap {
     let live: BTreeSet<_> = map.nodes.keys().cloned().collect();
-    let hears = live.iter().map(|node| (node.clone(), live.clone())).collect();
+    let hears = live.iter().map(|node| (node.clone(), live.clone().into())).collect();
     let sight = Sight { live, hears, ..Sight::default() };
     change(map, &Change::Remove(node(1)), &Told::new(), &sight, ReconcileRules::all()).unwrap().unwrap().map
 }

@@ -38,7 +38,7 @@ impl Place<'_> {
     /// A live wanted node that has no Joining or Serving stay, and that somebody can fill: Joining.
     pub fn join(&mut self, joining: &mut Joining) {
         let bytes = self.table.sight.bytes.get(&self.partition).copied().unwrap_or(0);
-        for node in self.live_wanted() {
+        for &node in self.live_wanted() {
             let has_stay = self.seen().values().any(|stay| stay.incarnation == node && !stay.is_leaving());
             let waits = self.table.sight.waiting.contains(&(self.partition, node));
             if has_stay || waits || !joining.has_room(node, bytes) {
@@ -55,15 +55,14 @@ impl Place<'_> {
 
     fn is_heard_by_one_serving(&self, node: Incarnation) -> bool {
         let Some(address) = self.table.bound.get(&node) else { return false };
-        let hears = |server: &NodeAddr| self.table.sight.hears.get(server).is_some_and(|heard| heard.contains(address));
-        let seen = self.seen();
-        let mut serving = seen.values().filter(|stay| stay.serves() && self.table.is_live(stay.incarnation));
+        let hears =
+            |server: &&NodeAddr| self.table.sight.hears.get(*server).is_some_and(|heard| heard.contains(*address));
+        let mut serving = self.seen().values().filter(|stay| stay.serves() && self.table.is_live(stay.incarnation));
         serving.any(|stay| self.table.bound.get(&stay.incarnation).is_some_and(hears))
     }
 
     fn all_left_are_live(&self) -> bool {
-        let seen = self.seen();
-        let mut left = seen.values().filter(|stay| stay.is_leaving() && !stay.lost).peekable();
+        let mut left = self.seen().values().filter(|stay| stay.is_leaving() && !stay.lost).peekable();
         let live = |stay: &Stay| self.table.is_live(stay.incarnation);
         left.peek().is_some() && if self.table.on(ReconcileRule::NobodyLive) { left.all(live) } else { left.any(live) }
     }
@@ -80,10 +79,10 @@ impl Place<'_> {
             return;
         }
         let anew = self.table.on(ReconcileRule::EmptyNew);
-        self.row.peers.retain(|_, stay| stay.is_leaving() || (!anew && live.contains(&stay.incarnation)));
-        for node in live {
+        self.row.to_mut().peers.retain(|_, stay| stay.is_leaving() || (!anew && live.contains(&stay.incarnation)));
+        for &node in live {
             let stay = Stay { begun_empty: Some(next), ..Stay::new(node, PeerState::Serving) };
-            let held = self.row.peers.values_mut().find(|held| held.is_joining() && held.incarnation == node);
+            let held = self.row.to_mut().peers.values_mut().find(|held| held.is_joining() && held.incarnation == node);
             match held {
                 Some(held) => *held = stay,
                 None => self.name(stay),
@@ -102,7 +101,8 @@ impl Place<'_> {
         {
             number = last;
         }
-        self.row.peers.insert(number, stay);
-        self.row.next_stay = self.row.next_stay.max(StayId(number.0 + 1));
+        let row = self.row.to_mut();
+        row.peers.insert(number, stay);
+        row.next_stay = row.next_stay.max(StayId(number.0 + 1));
     }
 }

@@ -4,6 +4,7 @@
 //! the steps before left it ([`Place::seen`]); what was told is read with the row under which it was told
 //! ([`Place::was`]).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::{ReconcileRule, ReconcileRules};
@@ -15,7 +16,7 @@ use crate::types::{Incarnation, NodeAddr, PartitionId, StayId};
 /// What all partitions of one map have in common.
 pub(super) struct Table<'a> {
     /// The nodes' incarnations as the next map binds them.
-    pub bound: BTreeMap<Incarnation, NodeAddr>,
+    pub bound: BTreeMap<Incarnation, &'a NodeAddr>,
     pub forgotten: &'a BTreeSet<Incarnation>,
     pub out: &'a BTreeSet<NodeAddr>,
     pub told: &'a Told,
@@ -36,12 +37,31 @@ impl Table<'_> {
     /// Live, and known to be there: a process under another name than the one bound is not who is meant.
     pub fn is_live(&self, incarnation: Incarnation) -> bool {
         let Some(node) = self.bound.get(&incarnation) else { return false };
-        let present = self.sight.connected.get(node);
-        self.sight.live.contains(node) && present.is_none_or(|connected| *connected == incarnation)
+        let present = self.sight.connected.get(*node);
+        self.sight.live.contains(*node) && present.is_none_or(|connected| *connected == incarnation)
     }
 
     fn serves(&self, stay: &Stay) -> bool {
         stay.serves() && !self.is_gone(stay)
+    }
+}
+
+/// Who is wanted for the partitions of one shard.
+pub(super) struct Wanted {
+    /// How many nodes.
+    count: usize,
+    /// Those that are bound, ascending by address.
+    bound: Vec<Incarnation>,
+    /// Of these, the live.
+    live: Vec<Incarnation>,
+}
+
+impl Wanted {
+    pub fn new(table: &Table<'_>, nodes: &BTreeMap<NodeAddr, Option<Incarnation>>, members: &[NodeAddr]) -> Self {
+        let wanted: Vec<_> = members.iter().filter(|node| !table.out.contains(*node)).collect();
+        let bound: Vec<_> = wanted.iter().filter_map(|node| nodes.get(*node).copied().flatten()).collect();
+        let live = bound.iter().copied().filter(|node| table.is_live(*node)).collect();
+        Self { count: wanted.len(), bound, live }
     }
 }
 
@@ -51,50 +71,32 @@ pub(super) struct Place<'a> {
     pub partition: PartitionId,
     /// The row of the map that is.
     pub was: &'a Row,
-    /// The row of the map that comes.
-    pub row: Row,
-    /// How many nodes are wanted.
-    pub wanted_count: usize,
-    /// The incarnations wanted that are bound, ascending by address.
-    pub wanted: Vec<Incarnation>,
+    /// The row of the map that comes: most rows of most maps stay as they are.
+    pub row: Cow<'a, Row>,
+    pub wanted: &'a Wanted,
     pub steps: Vec<(PartitionId, Step)>,
 }
 
 impl<'a> Place<'a> {
-    pub fn new(
-        table: &'a Table<'a>,
-        nodes: &BTreeMap<NodeAddr, Option<Incarnation>>,
-        wanted: &[NodeAddr],
-        partition: PartitionId,
-        was: &'a Row,
-    ) -> Self {
-        let wanted: Vec<_> = wanted.iter().filter(|node| !table.out.contains(*node)).collect();
-        Self {
-            table,
-            partition,
-            was,
-            row: was.clone(),
-            wanted_count: wanted.len(),
-            wanted: wanted.iter().filter_map(|node| nodes.get(*node).copied().flatten()).collect(),
-            steps: Vec::new(),
-        }
+    pub fn new(table: &'a Table<'a>, wanted: &'a Wanted, partition: PartitionId, was: &'a Row) -> Self {
+        Self { table, partition, was, row: Cow::Borrowed(was), wanted, steps: Vec::new() }
     }
 
     /// The peers that a step looks at.
-    pub fn seen(&self) -> BTreeMap<StayId, Stay> {
-        if self.table.on(ReconcileRule::InTurn) { self.row.peers.clone() } else { self.was.peers.clone() }
+    pub fn seen(&self) -> &BTreeMap<StayId, Stay> {
+        if self.table.on(ReconcileRule::InTurn) { &self.row.peers } else { &self.was.peers }
     }
 
     pub fn took(&mut self, step: Step) {
         self.steps.push((self.partition, step));
     }
 
-    pub fn live_wanted(&self) -> Vec<Incarnation> {
-        self.wanted.iter().copied().filter(|w| self.table.is_live(*w)).collect()
+    pub fn live_wanted(&self) -> &'a [Incarnation] {
+        &self.wanted.live
     }
 
     fn is_wanted(&self, stay: &Stay) -> bool {
-        self.wanted.contains(&stay.incarnation)
+        self.wanted.bound.contains(&stay.incarnation)
     }
 
     /// What a peer told under the version that the map has.
@@ -136,14 +138,16 @@ impl<'a> Place<'a> {
             } else {
                 continue;
             };
-            self.row.peers.remove(&number);
+            self.row.to_mut().peers.remove(&number);
             self.took(step);
         }
     }
 
     /// A gone peer while another serves, or one that the operator forgot: Leaving, lost.
     fn lose(&mut self) {
-        let numbers: Vec<_> = self.row.peers.keys().copied().collect();
+        let by_word = |stay: &Stay| self.table.forgotten.contains(&stay.incarnation);
+        let may_be_lost = |(_, stay): &(&StayId, &Stay)| by_word(stay) || self.table.is_gone(stay);
+        let numbers: Vec<_> = self.row.peers.iter().filter(may_be_lost).map(|(number, _)| *number).collect();
         for number in numbers {
             let stay = self.row.peers[&number];
             let by_word = self.table.forgotten.contains(&stay.incarnation);
@@ -155,7 +159,7 @@ impl<'a> Place<'a> {
             let lost = stay.lost || by_word || (self.table.is_gone(&stay) && may);
             if lost && (!stay.lost || by_word != stay.lost_by_word && by_word) {
                 let lost = Stay { state: PeerState::Leaving, lost: true, lost_by_word: by_word, ..stay };
-                self.row.peers.insert(number, lost);
+                self.row.to_mut().peers.insert(number, lost);
                 self.took(if by_word { Step::LostByWord } else { Step::Lost });
             }
         }
@@ -168,11 +172,8 @@ impl<'a> Place<'a> {
             let Some(word) = self.word(number) else { continue };
             let seen = self.seen();
             let nobody = !seen.values().any(Stay::serves);
-            let ready = if nobody {
-                self.has_all_left(&word.durable, &seen)
-            } else {
-                self.has_one_serving(&word.durable, &seen)
-            };
+            let ready =
+                if nobody { self.has_all_left(&word.durable, seen) } else { self.has_one_serving(&word.durable, seen) };
             if ready {
                 self.set(number, PeerState::Serving);
                 self.took(if nobody { Step::PromotedFromLeaving } else { Step::Promoted });
@@ -200,14 +201,13 @@ impl<'a> Place<'a> {
 
     /// A Serving peer that is out of reach, while another live one serves: Leaving.
     fn leave_absent(&mut self) {
-        for number in self.serving() {
-            let stay = self.row.peers[&number];
-            let absent =
-                self.table.bound.get(&stay.incarnation).is_some_and(|node| self.table.sight.is_silent(node, ABSENT_MS));
+        let silent = |node: &&NodeAddr| self.table.sight.is_silent(node, ABSENT_MS);
+        let absent = |stay: &Stay| self.table.bound.get(&stay.incarnation).is_some_and(silent);
+        for number in self.serving(absent) {
             let another = self.seen().iter().any(|(other, peer)| {
                 *other != number && self.table.serves(peer) && self.table.is_live(peer.incarnation)
             });
-            if absent && (another || !self.table.on(ReconcileRule::AbsentOther)) {
+            if another || !self.table.on(ReconcileRule::AbsentOther) {
                 self.set(number, PeerState::Leaving);
                 self.took(Step::LeftAbsent);
             }
@@ -217,14 +217,12 @@ impl<'a> Place<'a> {
     /// A Serving peer that is not wanted, when all live nodes that are wanted serve: Leaving.
     fn leave_unwanted(&mut self) {
         let live = self.live_wanted();
-        for number in self.serving() {
+        for number in self.serving(|stay| !self.is_wanted(stay)) {
             let stay = self.row.peers[&number];
-            let Some(node) = self.table.bound.get(&stay.incarnation).filter(|_| !self.is_wanted(&stay)) else {
-                continue;
-            };
-            let alone = self.wanted_count <= 1 || self.table.out.contains(node);
+            let Some(node) = self.table.bound.get(&stay.incarnation) else { continue };
+            let alone = self.wanted.count <= 1 || self.table.out.contains(*node);
             let enough = if alone || !self.table.on(ReconcileRule::LeaveTwo) { 1 } else { 2 };
-            let all = !self.table.on(ReconcileRule::LeaveServe) || self.all_serve(&live, &self.seen());
+            let all = !self.table.on(ReconcileRule::LeaveServe) || self.all_serve(live, self.seen());
             if live.len() >= enough && all {
                 self.set(number, PeerState::Leaving);
                 self.took(Step::LeftUnwanted);
@@ -243,13 +241,13 @@ impl<'a> Place<'a> {
         let seen = self.seen();
         let of = |state: PeerState| seen.iter().filter(move |(_, stay)| stay.state == state);
         let serving = of(PeerState::Serving).filter(|(_, stay)| !self.table.is_gone(stay)).count();
-        let needed = if self.wanted_count <= 1 || !self.table.on(ReconcileRule::CloseTwo) { 1 } else { 2 };
+        let needed = if self.wanted.count <= 1 || !self.table.on(ReconcileRule::CloseTwo) { 1 } else { 2 };
         if serving < needed && self.table.on(ReconcileRule::EmptySet) {
             return;
         }
         let mut closed = Vec::new();
         for (number, stay) in of(PeerState::Leaving) {
-            let Some(what) = self.to_be_kept(*number, stay, &seen) else { continue };
+            let Some(what) = self.to_be_kept(*number, stay, seen) else { continue };
             let has = |(other, _): (&StayId, &Stay)| self.holds(*other, &what);
             let every = self.table.on(ReconcileRule::CloseServing);
             let served = if every { of(PeerState::Serving).all(has) } else { of(PeerState::Serving).any(has) };
@@ -259,7 +257,7 @@ impl<'a> Place<'a> {
             }
         }
         for (number, step) in closed {
-            self.row.peers.remove(&number);
+            self.row.to_mut().peers.remove(&number);
             self.took(step);
         }
     }
@@ -297,15 +295,17 @@ impl<'a> Place<'a> {
     pub fn is_where_wanted(&self) -> bool {
         let could_leave = |stay: &Stay| self.table.serves(stay) && !self.is_wanted(stay);
         let underway = self.row.peers.values().any(|stay| stay.is_joining() || could_leave(stay));
-        !underway && self.all_serve(&self.live_wanted(), &self.row.peers)
+        !underway && self.all_serve(self.live_wanted(), &self.row.peers)
     }
 
-    fn serving(&self) -> Vec<StayId> {
-        self.row.peers.iter().filter(|(_, stay)| stay.serves()).map(|(number, _)| *number).collect()
+    /// The Serving peers of which this is true.
+    fn serving(&self, which: impl Fn(&Stay) -> bool) -> Vec<StayId> {
+        let peers = self.row.peers.iter().filter(|(_, stay)| stay.serves() && which(stay));
+        peers.map(|(number, _)| *number).collect()
     }
 
     fn set(&mut self, number: StayId, state: PeerState) {
-        if let Some(stay) = self.row.peers.get_mut(&number) {
+        if let Some(stay) = self.row.to_mut().peers.get_mut(&number) {
             stay.state = state;
         }
     }

@@ -4,6 +4,7 @@
 //! node's `'` is the incarnation that it had before it lost its disk.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::rules::ReconcileRule;
 use super::sight::{ABSENT_MS, JOIN_BYTES, Present, STALLED_MS, Watch};
@@ -110,7 +111,7 @@ impl Case {
         let all: BTreeSet<_> = map.nodes.keys().cloned().collect();
         let sight = Sight {
             live: all.clone(),
-            hears: all.iter().map(|node| (node.clone(), all.clone())).collect(),
+            hears: all.iter().map(|node| (node.clone(), Arc::new(all.clone()))).collect(),
             connected: map.nodes.iter().filter_map(|(node, bound)| Some((node.clone(), (*bound)?))).collect(),
             ..Sight::default()
         };
@@ -139,7 +140,7 @@ impl Case {
         self.sight.live.remove(&node(number));
         self.sight.hears.remove(&node(number));
         self.sight.hears.values_mut().for_each(|heard| {
-            heard.remove(&node(number));
+            Arc::make_mut(heard).remove(&node(number));
         });
         self.sight.connected.remove(&node(number));
         self.sight.silent_ms.insert(node(number), for_ms);
@@ -375,7 +376,7 @@ fn a_wanted_node_joins_when_a_serving_peer_hears_it() {
     Case::new("0@1S 1@2S", &[1, 2, 3]).becomes("0@1S 1@2S 2@3J", &[Step::Joined]);
     let deaf = |case: &mut Case| {
         for server in [1, 2] {
-            case.sight.hears.get_mut(&node(server)).unwrap().remove(&node(3));
+            Arc::make_mut(case.sight.hears.get_mut(&node(server)).unwrap()).remove(&node(3));
         }
     };
     Case::new("0@1S 1@2S", &[1, 2, 3]).with(deaf).stays();
@@ -462,7 +463,7 @@ fn a_node_joins_as_much_at_once_as_fits() {
         let mut case = Case::new("0@1S 1@2S", &[1, 2, 3]);
         case.map.rows = vec![case.map.rows[0].clone(); 3];
         case.map.layout.partitions = vec![ShardId(1); 3];
-        case.sight.bytes = (0..).map(PartitionId).zip(bytes).collect();
+        case.sight.bytes = Arc::new((0..).map(PartitionId).zip(bytes).collect());
         let next = case.next().unwrap();
         next.steps.iter().map(|(partition, _)| partition.0).collect::<Vec<_>>()
     };
@@ -488,28 +489,41 @@ fn a_target_whose_node_is_lost_is_planned_anew_or_given_up() {
 #[test]
 fn a_watch_counts_silence_and_standstill() {
     let map = Case::new("0@1S 1@2S 2@3J", &[1, 2, 3]).map;
-    let present = |heard: &[u32], filled| Present {
-        hears: heard.iter().map(|n| (node(*n), heard.iter().copied().map(node).collect())).collect(),
-        filled: [((P, StayId(2)), filled)].into(),
-        ..Present::default()
-    };
     let mut watch = Watch::default();
+    let mut look = |now_ms, map: &ClusterMap, heard: &[u32], filled| {
+        let all: Arc<BTreeSet<_>> = Arc::new(heard.iter().copied().map(node).collect());
+        let hears = heard.iter().map(|n| (node(*n), all.clone())).collect();
+        watch.look(now_ms, map, Present { hears, ..Present::default() }, &[((P, StayId(2)), filled)].into())
+    };
     let all = [1, 2, 3, 4, 5];
-    assert!(watch.look(0, &map, present(&all, 1)).silent_ms.is_empty());
-    assert_eq!(watch.look(1_000, &map, present(&[1, 2, 3], 1)).silent_ms, [(node(4), 0), (node(5), 0)].into());
-    let later = watch.look(30_000, &map, present(&[1, 2, 3, 4], 2));
-    assert_eq!(later.silent_ms, [(node(5), 29_000)].into());
-    assert!(later.is_silent(&node(5), 29_000) && !later.is_silent(&node(5), 29_001) && !later.is_silent(&node(4), 0));
+    assert!(look(0, &map, &all, 1).silent_ms.is_empty());
+    assert_eq!(look(1_000, &map, &[1, 2, 3], 1).silent_ms, [(node(4), 0), (node(5), 0)].into());
+    let later = look(30_000, &map, &[1, 2, 3, 4], 2);
+    assert_eq!(later.silent_ms, [(node(5), 0)].into());
     assert!(later.stalled.is_empty(), "it moved");
-    assert!(watch.look(30_000 + STALLED_MS - 1, &map, present(&all, 2)).stalled.is_empty());
-    let stalled = watch.look(60_000, &map, present(&all, 2));
+    assert!(look(30_000 + STALLED_MS - 1, &map, &all, 2).stalled.is_empty());
+    let stalled = look(60_000, &map, &all, 2);
     assert_eq!((stalled.stalled.len(), stalled.waiting.len()), (1, 1));
     // Removed, it is named again after twice the time, and then after twice as long.
     let without = Case::new("0@1S 1@2S", &[1, 2, 3]).map;
-    assert_eq!(watch.look(60_000 + 2 * STALLED_MS - 1, &without, present(&all, 0)).waiting.len(), 1);
-    assert_eq!(watch.look(60_000 + 2 * STALLED_MS, &without, present(&all, 0)).waiting.len(), 0);
-    watch.look(130_000, &map, present(&all, 0));
-    assert_eq!(watch.look(160_000, &map, present(&all, 0)).waiting.len(), 1);
-    assert_eq!(watch.look(160_000 + 4 * STALLED_MS - 1, &without, present(&all, 0)).waiting.len(), 1);
-    assert_eq!(watch.look(160_000 + 4 * STALLED_MS, &without, present(&all, 0)).waiting.len(), 0);
+    assert_eq!(look(60_000 + 2 * STALLED_MS - 1, &without, &all, 0).waiting.len(), 1);
+    assert_eq!(look(60_000 + 2 * STALLED_MS, &without, &all, 0).waiting.len(), 0);
+    look(130_000, &map, &all, 0);
+    assert_eq!(look(160_000, &map, &all, 0).waiting.len(), 1);
+    assert_eq!(look(160_000 + 4 * STALLED_MS - 1, &without, &all, 0).waiting.len(), 1);
+    assert_eq!(look(160_000 + 4 * STALLED_MS, &without, &all, 0).waiting.len(), 0);
+}
+
+#[test]
+fn a_watch_tells_silence_no_more_exactly_than_it_matters() {
+    let map = Case::new("0@1S 1@2S", &[1, 2]).map;
+    let mut watch = Watch::default();
+    let all: Arc<BTreeSet<_>> = Arc::new([1, 2, 3, 4].map(node).into());
+    let hears: BTreeMap<_, _> = all.iter().map(|node| (node.clone(), all.clone())).collect();
+    let mut at = |now_ms| {
+        let present = Present { hears: hears.clone(), ..Present::default() };
+        watch.look(now_ms, &map, present, &BTreeMap::new()).silent_ms.get(&node(5)).copied()
+    };
+    let silent_ms = [7, 6 + REPLACED_MS, 7 + REPLACED_MS, 6 + ABSENT_MS, 7 + ABSENT_MS].map(&mut at);
+    assert_eq!(silent_ms, [0, 0, REPLACED_MS, REPLACED_MS, ABSENT_MS].map(Some));
 }

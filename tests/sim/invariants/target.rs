@@ -20,6 +20,11 @@ pub fn reached(world: &World) -> Verdict {
         if map.nodes.get(&world.nodes[n].addr) != Some(&world.nodes[n].incarnation) {
             return Err(format!("node{} is not bound", n + 1));
         }
+        if map.voters.iter().any(|voter| world.nodes[n].incarnation == Some(*voter))
+            && let Some(undecided) = world.machine(n).undecided()
+        {
+            return Err(format!("node{} has accepted map {}, and nobody decides it", n + 1, undecided.epoch));
+        }
         let process = world.nodes[n].process.as_ref().ok_or("it is alive")?;
         if let Some(wanted) = process.changes.values().next() {
             return Err(format!("node{} has not answered {wanted:?}", n + 1));

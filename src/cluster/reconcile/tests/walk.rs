@@ -264,12 +264,12 @@ impl World {
         let reached: BTreeSet<_> = (0..NODES).filter(|n| self.nodes[*n as usize].reached()).map(node).collect();
         let connected = (0..NODES).filter(|n| self.nodes[*n as usize].reached());
         let present = Present {
-            hears: reached.iter().map(|node| (node.clone(), reached.clone())).collect(),
+            hears: reached.iter().map(|node| (node.clone(), Arc::new(reached.clone()))).collect(),
             connected: connected.map(|n| (node(n), self.nodes[n as usize].disk.incarnation)).collect(),
-            filled: self.told.iter().map(|(at, word)| (*at, word.durable.values().sum())).collect(),
-            bytes: BTreeMap::new(),
+            bytes: Arc::default(),
         };
-        self.watch.look(self.now_ms, &self.map, present)
+        let filled = self.told.iter().map(|(at, word)| (*at, word.durable.values().sum())).collect();
+        self.watch.look(self.now_ms, &self.map, present, &filled)
     }
 
     fn live(&self) -> BTreeSet<Incarnation> {
