@@ -161,3 +161,6 @@ pub fn is_news(map: &ClusterMap, newest: Epoch, told: &ClusterMap) -> bool {
     let same_store = told.cluster_id == map.cluster_id && told.rows.len() == map.rows.len();
     told.epoch > newest && (!map.is_born() || same_store)
 }
+
+#[cfg(test)]
+mod tests;
