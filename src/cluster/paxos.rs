@@ -14,8 +14,7 @@
 //!   proposer begins at its own acceptor's [`Acceptor::next_round`], and where it is one of the acceptors it asks for
 //!   nothing to be accepted before its own promise, durable by then, is back. A proposer that is none of them hands its
 //!   own acceptor the `Prepare` all the same, and makes that durable, before it sends anything.
-//! - Only messages about the epoch after the acceptor's map are handed to it; who asks for an older one is sent the
-//!   map, and for a newer one the node first gets the map before.
+//! - Only messages about the epoch after the acceptor's map are handed to it ([`epochs`]).
 //! - Who learns a decided map tells the others. Paxos alone tells the proposer.
 //!
 //! **Birth** needs *every* node of `VIEW` ([`Quorum::All`]), each by the incarnation that the proposer hears at its
@@ -36,6 +35,8 @@
 //!
 //! Deliberately absent: time-outs, and who proposes when (the machine's business); leases; and membership of the
 //! acceptors, which the map before names.
+
+pub mod epochs;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

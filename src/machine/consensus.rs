@@ -15,10 +15,9 @@ use super::rules::Rule;
 use super::{Io, Machine, records};
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
-use crate::cluster::check::check_proposal;
-use crate::cluster::layout;
 use crate::cluster::map::ClusterMap;
-use crate::cluster::paxos::{Acceptor, PaxosMessage, Proposer, Quorum};
+use crate::cluster::paxos::epochs::{Participant, Stand, Turn, may_propose};
+use crate::cluster::paxos::{Acceptor, PaxosMessage, Quorum};
 use crate::cluster::reconcile::sight::{Present, Sight, Watch};
 use crate::cluster::reconcile::{Told, Vector, Word, change, reconcile};
 use crate::cluster::voters::{deciders, leader};
@@ -53,14 +52,11 @@ struct Asked {
 /// What a node keeps of deciding the next map.
 #[derive(Debug, Default)]
 pub(super) struct Consensus {
-    /// Durable before any answer leaves.
-    pub acceptor: Acceptor,
-    proposer: Option<Proposer>,
+    participant: Participant,
     /// The epoch of the last map that this node saw decided as its proposer.
     pub decided: Epoch,
     /// The change that the present attempt has in it.
     proposed: Option<(Asked, Arc<ClusterMap>)>,
-    round: u64,
     began_ms: u64,
     look_ms: u64,
     words_ms: u64,
@@ -98,12 +94,12 @@ struct Around {
 
 impl Consensus {
     pub fn new(acceptor: Acceptor) -> Self {
-        Self { acceptor, ..Self::default() }
+        Self { participant: Participant::new(acceptor), ..Self::default() }
     }
 
     /// Attempts and words under the map before are of no use any more.
     pub fn on_new_map(&mut self, map: &ClusterMap) {
-        self.proposer = None;
+        self.participant.on_new_map();
         self.due_since_ms = None;
         self.idle = None;
         self.look_ms = 0;
@@ -126,63 +122,29 @@ impl Machine {
     // ---- As an acceptor.
 
     pub(super) fn on_paxos(&mut self, from: &NodeAddr, sender: Incarnation, message: PaxosMessage, io: &mut Io<'_>) {
-        match message {
-            PaxosMessage::Prepare { epoch, .. } | PaxosMessage::Accept { epoch, .. } if epoch <= self.map.epoch => {
-                // Decided here already: the proposer gets the map.
-                self.push_map(from, io);
-            }
-            PaxosMessage::Prepare { epoch, .. } | PaxosMessage::Accept { epoch, .. }
-                if epoch.0 > self.map.epoch.0 + 1 =>
-            {
-                self.keep_early(from, sender, Message::Paxos(message), io);
-            }
-            PaxosMessage::Prepare { epoch, ballot } => {
-                let answer = self.consensus.acceptor.prepare(self.incarnation, epoch, ballot);
+        let live = self.links.iter().filter(|(node, link)| link.connected && self.is_live(node));
+        let live = live.filter_map(|(_, link)| link.incarnation).chain([self.incarnation]).collect();
+        let here = Stand { me: self.incarnation, zero: &self.zero, map: &self.map, live };
+        let turn = self.consensus.participant.hear(&here, sender, message);
+        match turn {
+            Turn::Nothing => {}
+            Turn::TellMap => self.push_map(from, io),
+            Turn::Keep(message) => self.keep_early(from, sender, Message::Paxos(message), io),
+            Turn::Answer { answer, refused } => {
+                if let Some(why) = refused {
+                    let next = self.map.epoch.0 + 1;
+                    io.effects.push(Effect::Warn(format!("refused map {next} of {from}: {why}")));
+                }
                 self.answer_proposer(from, answer, io);
             }
-            PaxosMessage::Accept { epoch, ballot, map } => {
-                let check = self.check_proposed(&map);
-                if let Err(why) = &check {
-                    io.effects.push(Effect::Warn(format!("refused map {epoch} of {from}: {why}")));
-                }
-                let answer = self.consensus.acceptor.accept(self.incarnation, epoch, ballot, map, check);
-                self.answer_proposer(from, answer, io);
-            }
-            PaxosMessage::Promise { epoch, ballot, acceptor, accepted } if acceptor == sender => {
-                let proposer = self.consensus.proposer.as_mut();
-                if let Some(accept) = proposer.and_then(|p| p.on_promise(epoch, ballot, acceptor, accepted)) {
-                    self.ask_acceptors(accept, io);
-                }
-            }
-            PaxosMessage::Accepted { epoch, ballot, acceptor } if acceptor == sender => {
-                let proposer = self.consensus.proposer.as_mut();
-                if let Some(decided) = proposer.and_then(|p| p.on_accepted(epoch, ballot, acceptor)) {
-                    self.on_decided(decided, io);
-                }
-            }
-            PaxosMessage::Rejected { epoch, ballot, promised } => {
-                let proposer = self.consensus.proposer.as_ref();
-                if let Some(round) = proposer.and_then(|p| p.on_rejected(epoch, ballot, promised)) {
-                    self.consensus.round = self.consensus.round.max(round);
-                }
-            }
-            PaxosMessage::Promise { .. } | PaxosMessage::Accepted { .. } => {}
-        }
-    }
-
-    fn check_proposed(&self, map: &ClusterMap) -> Result<(), String> {
-        if self.map.is_born() {
-            let live = self.links.iter().filter(|(node, link)| link.connected && self.is_live(node));
-            let live = live.filter_map(|(_, link)| link.incarnation).chain([self.incarnation]).collect();
-            check_proposal(&self.map, map, &live)
-        } else {
-            layout::follows_birth(&self.zero, map)
+            Turn::Ask(accept) => self.ask_acceptors(accept, io),
+            Turn::Decided(map) => self.on_decided(map, io),
         }
     }
 
     /// Sends an acceptor's answer once its state is durable; to this very node, it is an input like any other.
     fn answer_proposer(&mut self, to: &NodeAddr, answer: PaxosMessage, io: &mut Io<'_>) {
-        self.pending.put(records::meta_key("acceptor"), records::encode(&self.consensus.acceptor));
+        self.pending.put(records::meta_key("acceptor"), records::encode(self.consensus.participant.acceptor()));
         let effect = Effect::Send { to: to.clone(), message: Message::Paxos(answer) };
         if self.on(Rule::DurableAcceptor) { self.after_sync(effect, io) } else { self.release(effect, io) }
     }
@@ -197,23 +159,18 @@ impl Machine {
         quorum: Quorum,
         io: &mut Io<'_>,
     ) {
-        let epoch = value.epoch;
-        self.consensus.round = self.consensus.acceptor.next_round(epoch).max(self.consensus.round + 1);
         self.consensus.began_ms = self.now.mono_ms;
-        let proposer = Proposer::new(epoch, self.incarnation, self.consensus.round, acceptors, quorum, value);
-        let prepare = proposer.start();
-        self.consensus.proposer = Some(proposer);
+        let prepare = self.consensus.participant.propose(self.incarnation, value, acceptors, quorum);
         self.ask_acceptors(prepare, io);
     }
 
     /// True while an attempt is fresh.
     pub(super) fn is_proposing(&self) -> bool {
-        self.consensus.proposer.is_some() && self.now.mono_ms < self.consensus.began_ms + ATTEMPT_MS
+        self.consensus.participant.asked().is_some() && self.now.mono_ms < self.consensus.began_ms + ATTEMPT_MS
     }
 
     fn ask_acceptors(&mut self, message: PaxosMessage, io: &mut Io<'_>) {
-        let Some(proposer) = &self.consensus.proposer else { return };
-        let asked: BTreeSet<Incarnation> = proposer.acceptors().clone();
+        let Some(asked) = self.consensus.participant.asked().cloned() else { return };
         let nodes: Vec<NodeAddr> = self
             .links
             .iter()
@@ -230,7 +187,6 @@ impl Machine {
     }
 
     fn on_decided(&mut self, decided: Arc<ClusterMap>, io: &mut Io<'_>) {
-        self.consensus.proposer = None;
         self.consensus.decided = decided.epoch;
         if let Some((asked, proposed)) = self.consensus.proposed.take()
             && proposed == decided
@@ -248,7 +204,7 @@ impl Machine {
             return;
         }
         self.consensus.look_ms = now + LOOK_MS;
-        if !self.map.voters.contains(&self.incarnation) {
+        if !may_propose(&self.map, self.incarnation) {
             return;
         }
         if self.is_idle() {
@@ -348,7 +304,7 @@ impl Machine {
         }
         let waits = self.consensus.asked.iter().any(|asked| asked.by == *by && asked.id == id);
         let room = self.consensus.asked.len() < MOST_ANSWERED;
-        if !waits && room && self.map.voters.contains(&self.incarnation) {
+        if !waits && room && may_propose(&self.map, self.incarnation) {
             self.consensus.asked.push_back(Asked { by: by.clone(), id, change });
             self.consensus.look_ms = 0;
         }

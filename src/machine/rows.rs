@@ -17,6 +17,7 @@ use super::{Io, Machine, records};
 use crate::causal::partition::Replica;
 use crate::cluster::layout;
 use crate::cluster::map::{ClusterMap, PeerState};
+use crate::cluster::paxos::epochs::is_news;
 use crate::error::StoreError;
 use crate::types::{Epoch, NodeAddr, PartitionId};
 
@@ -26,10 +27,7 @@ const REMOVED_A_TICK: usize = 2_048;
 impl Machine {
     /// Takes note of a decided map: it is stored, and acted under once that is durable.
     pub(super) fn learn(&mut self, map: Arc<ClusterMap>, io: &mut Io<'_>) {
-        if map.epoch <= self.learned_epoch() {
-            return;
-        }
-        if self.map.is_born() && (map.cluster_id != self.map.cluster_id || map.rows.len() != self.map.rows.len()) {
+        if !is_news(&self.map, self.learned_epoch(), &map) {
             return;
         }
         if !self.may_go_on_to(&map, io) {
