@@ -1,7 +1,8 @@
 //! entail: a sharded, fault-tolerant key-value store with causal+ consistency.
 //!
 //! The layers, from the top: [`cli`] → [`server`] → [`api`] → [`node`] → [`wire`], [`store`] → [`machine`] →
-//! [`causal`], [`cluster`] → [`types`], [`error`]. `docs/architecture.md` tells how they work together and why.
+//! [`causal`], [`cluster`] → [`types`], [`error`]; and [`history`], which knows none of them. `docs/architecture.md`
+//! tells how they work together and why.
 
 pub mod api;
 #[cfg_attr(not(test), deny(clippy::disallowed_types, clippy::disallowed_methods))]
@@ -11,6 +12,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod error;
+pub mod history;
 #[cfg_attr(not(test), deny(clippy::disallowed_types, clippy::disallowed_methods))]
 pub mod machine;
 pub mod node;

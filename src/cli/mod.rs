@@ -5,6 +5,7 @@
 
 mod ask;
 mod bench;
+mod check;
 mod dev;
 mod healthcheck;
 mod keys;
@@ -60,6 +61,8 @@ enum Command {
     Status(keys::NodeArgs),
     /// Measure requests a second and latencies of a running node.
     Bench(bench::BenchArgs),
+    /// Decide from clients' recorded operations alone whether a store kept its promises.
+    Check(check::CheckArgs),
     /// Exit 0 when the node that the environment describes is alive, else 1; for Docker.
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Some(Command::Birth(args)) => blocking(operate::birth(args)),
         Some(Command::Status(args)) => blocking(operate::status(args)),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Check(args)) => check::run(&args),
         Some(Command::Healthcheck(args)) => blocking(healthcheck::run(args)),
     }
 }

@@ -22,6 +22,8 @@ const IMPORTS: &[(&str, &str)] = &[
     ("config", "types error"),
     ("telemetry", "types error config"),
     ("store", "types error"),
+    // Knows nothing of the store that it judges.
+    ("history", ""),
     ("causal", "types error"),
     ("cluster", "types error"),
     ("machine", "types error causal cluster store"),
@@ -31,7 +33,10 @@ const IMPORTS: &[(&str, &str)] = &[
     ("api::rest", "types error config telemetry causal cluster machine node"),
     ("api::grpc", "types error config telemetry causal cluster machine node wire"),
     ("server", "types error config telemetry causal cluster machine store wire node api api::rest api::grpc"),
-    ("cli", "types error config telemetry causal cluster machine store wire node api api::rest api::grpc server"),
+    (
+        "cli",
+        "types error config telemetry causal cluster machine store wire node api api::rest api::grpc server history",
+    ),
 ];
 
 /// The modules that are functions of state, time and input.
