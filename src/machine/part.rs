@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::fill::FillIn;
 use super::message::ClockPromise;
 use super::requests::Origin;
+use super::rules::{Rule, Rules};
 use crate::causal::context::Context;
 use crate::causal::op::Op;
 use crate::causal::partition::Replica;
@@ -120,7 +121,7 @@ pub(super) struct OwnLog {
 pub(super) struct Part {
     /// The version of the row that this node acts under.
     pub version: Epoch,
-    /// The stay number that the row gives out next.
+    /// The stay number that the row gives out next: from here on, stays are of a newer map.
     pub next_stay: StayId,
     /// The stays of the row.
     pub peers: Vec<PartPeer>,
@@ -167,10 +168,11 @@ pub(super) struct Part {
 impl Part {
     /// Takes over the row of a new map. What was said under the version before counts no more. Gives what is to be
     /// removed from the store of an unfinished fill.
-    pub fn adopt(&mut self, map: &ClusterMap, partition: PartitionId, me: Incarnation, own_name: bool, at: &NodeAddr) {
+    pub fn adopt(&mut self, map: &ClusterMap, partition: PartitionId, me: Incarnation, at: &NodeAddr, rules: Rules) {
         let row = map.row(partition);
         self.version = row.version;
-        self.next_stay = row.next_stay;
+        self.next_stay = if rules.on(Rule::NextStay) { row.next_stay } else { StayId(u32::MAX) };
+        let own_name = rules.on(Rule::OwnName);
         self.peers = row
             .peers
             .iter()

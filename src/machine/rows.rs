@@ -97,20 +97,20 @@ impl Machine {
     }
 
     fn adopt_row(&mut self, map: &ClusterMap, partition: PartitionId) {
-        let (own_name, known, keep) = (self.on(Rule::OwnName), self.on(Rule::KeepKnown), self.on(Rule::KeepReplica));
+        let (known, keep) = (self.on(Rule::KeepKnown), self.on(Rule::KeepReplica));
         let (versions, drop_unapplied) = (self.on(Rule::Versions), self.on(Rule::DropUnapplied));
         // One that is whole is taken over whatever the version: it is a causally whole state.
         if self.part(partition).filling.as_ref().is_some_and(|fill| fill.whole.is_none()) {
             self.drop_aside(partition);
             self.part_mut(partition).filling = None;
         }
-        let (incarnation, address) = (self.incarnation, self.config.address.clone());
+        let (incarnation, address, rules) = (self.incarnation, self.config.address.clone(), self.config.rules);
         let part = self.part_mut(partition);
         let before = (!versions).then(|| part.words.clone());
         let draining: Vec<_> =
             part.own_stays().filter(|own| own.state == PeerState::Leaving).map(|own| own.stay).collect();
         let told = part.told.is_some();
-        part.adopt(map, partition, incarnation, own_name, &address);
+        part.adopt(map, partition, incarnation, &address, rules);
         // Closed after it told what it held as a Leaving peer: everybody has all of that.
         let closed: Vec<_> = draining.into_iter().filter(|stay| told && part.is_closed(*stay)).collect();
         part.drained.extend(closed);
