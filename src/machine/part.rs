@@ -198,6 +198,18 @@ impl Part {
         self.lacking.clear();
     }
 
+    /// Takes over who is bound to which address: that changes without the row, when a node is started on another
+    /// directory, or on the right one again.
+    pub fn bind(&mut self, map: &ClusterMap) {
+        for peer in &mut self.peers {
+            let bound = map.address_of(peer.incarnation);
+            peer.gone = bound.is_none();
+            if let Some(node) = bound {
+                peer.node = node.clone();
+            }
+        }
+    }
+
     /// The own stays that a replica is held for.
     pub fn held_for(&self, known: bool) -> Vec<StayId> {
         self.peers.iter().filter(|peer| peer.own && (!peer.lost || !known)).map(|peer| peer.stay).collect()
@@ -260,7 +272,7 @@ impl Part {
     /// The other nodes that hear what this one holds: those that receive its writes, and those that leave, whose last
     /// writes wait for that.
     pub fn hearers(&self) -> BTreeSet<&NodeAddr> {
-        self.peers.iter().filter(|peer| !peer.own && !peer.lost).map(|peer| &peer.node).collect()
+        self.peers.iter().filter(|peer| !peer.own && !peer.lost && !peer.gone).map(|peer| &peer.node).collect()
     }
 
     /// True for a stay whose writes everybody has.

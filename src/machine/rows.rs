@@ -85,13 +85,15 @@ impl Machine {
         self.look_at_changes(io);
     }
 
-    /// Brings every partition whose row has changed under the map in force.
+    /// Brings every partition under the map in force; whose row has not changed has only its peers bound.
     pub(super) fn adopt_rows(&mut self) {
         let map = self.map.clone();
         self.parts.resize_with(map.rows.len(), Default::default);
         for (at, row) in map.rows.iter().enumerate() {
             if self.parts[at].version != row.version {
                 self.adopt_row(&map, PartitionId(at as u32));
+            } else {
+                self.parts[at].bind(&map);
             }
         }
     }

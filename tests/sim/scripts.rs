@@ -30,9 +30,11 @@ use crate::workload::Said;
 use crate::world::World;
 
 pub mod births;
+pub mod closing;
 pub mod epochs;
 pub mod maps;
 pub mod replicas;
+pub mod serving;
 mod sessions;
 
 /// How long a request may take in a script.
@@ -40,6 +42,13 @@ const BUDGET_MS: u64 = 2_000;
 
 /// How long what is waited for may take.
 const PATIENCE_MS: u64 = 30_000;
+
+/// A disk that is put aside, with what the oracle knows of it.
+pub struct Drawer {
+    disk: Disk,
+    holdings: Holdings,
+    epoch: Epoch,
+}
 
 /// A world that does only what it is told, and what came of it.
 pub struct Script {
@@ -221,6 +230,15 @@ impl Script {
         self.world.cut(cut);
     }
 
+    /// Nothing passes between these nodes and those.
+    pub fn cut_between(&mut self, these: &[usize], those: &[usize]) {
+        let n = self.world.nodes.len();
+        let apart = |x: usize, y: usize| these.contains(&x) && those.contains(&y);
+        let cut = (0..n).map(|x| (0..n).map(|y| apart(x, y) || apart(y, x)).collect()).collect();
+        self.world.network.cuts += 1;
+        self.world.cut(cut);
+    }
+
     pub fn heal(&mut self) {
         let cut = self.world.network.cuts;
         self.world.heal_cut(cut);
@@ -249,14 +267,26 @@ impl Script {
         self.world.agenda.at(self.world.now, Event::Start { node: n, boot });
     }
 
-    /// A process dies, and its disk is taken away: the next start finds an empty one.
-    pub fn take_disk(&mut self, n: usize) -> Disk {
+    /// A process dies, and its disk is lost: the next start finds an empty one.
+    pub fn take_disk(&mut self, n: usize) {
         self.kill(n);
         self.world.lose_copies(n, None, "a lost disk");
-        let disk = mem::take(&mut self.world.nodes[n].disk);
-        (self.world.nodes[n].incarnation, self.world.nodes[n].epoch) = (None, Epoch(0));
-        self.world.oracle.holdings[n] = Holdings::new(self.world.settings.partitions);
-        disk
+        self.swap_disk(n, None);
+    }
+
+    /// A process dies; at the next start it finds another directory, or an empty one.
+    pub fn swap_disk(&mut self, n: usize, other: Option<Drawer>) -> Drawer {
+        self.world.crash(n, Some(0));
+        let partitions = self.world.settings.partitions;
+        let empty = || Drawer { disk: Disk::default(), holdings: Holdings::new(partitions), epoch: Epoch(0) };
+        let other = other.unwrap_or_else(empty);
+        let node = &mut self.world.nodes[n];
+        node.incarnation = None;
+        Drawer {
+            disk: mem::replace(&mut node.disk, other.disk),
+            holdings: mem::replace(&mut self.world.oracle.holdings[n], other.holdings),
+            epoch: mem::replace(&mut node.epoch, other.epoch),
+        }
     }
 
     /// What a node applies from now on is not synced.
@@ -326,6 +356,12 @@ fn state_at(world: &World, by: usize, n: usize, partition: u32) -> Option<PeerSt
     peers.find(|peer| Some(peer.incarnation) == mine).map(|peer| peer.state)
 }
 
+/// Whether a node is bound to its address as who it is now, under the map of another.
+fn is_bound(world: &World, by: usize, n: usize) -> bool {
+    let node = &world.nodes[n];
+    node.incarnation.is_some() && world.machine(by).map().nodes.get(&node.addr) == Some(&node.incarnation)
+}
+
 /// The epoch of the newest map that a node has stored, in force or not.
 fn stored_epoch(world: &World, n: usize) -> Epoch {
     let stored = world.nodes[n].disk.get(&records::meta_key("map")).expect("memory does not fail");
@@ -339,6 +375,14 @@ fn is_operations(message: &Message) -> bool {
 
 fn is_report(message: &Message) -> bool {
     matches!(message, Message::Report(_))
+}
+
+fn is_fill(message: &Message) -> bool {
+    matches!(message, Message::FillRequest { .. } | Message::FillChunk(_))
+}
+
+fn is_words(message: &Message) -> bool {
+    matches!(message, Message::Words(_))
 }
 
 fn is_map(message: &Message) -> bool {

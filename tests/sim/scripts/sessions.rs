@@ -148,3 +148,24 @@ fn a_full_disk_refuses_writes_and_goes_on_reading() {
     assert_eq!(s.ask(0, Kind::Put, x, 1), Said::Written(2));
     s.rests();
 }
+
+#[test]
+fn a_node_that_started_while_a_directory_was_wrong_finds_who_has_the_right_one() {
+    let mut s = Script::with(5, 2, Clauses::ALL, super::moving(0));
+    let (one, two) = (s.members(1), s.members(2));
+    let x = s.key(2, 0);
+    s.ask(0, Kind::Put, x, two[0]);
+    s.rests();
+    s.give_up(one[0], two[1]);
+    s.world.nodes[two[1]].dead = true;
+    let right = s.swap_disk(two[0], None);
+    s.start(two[0]);
+    s.wait(3_000);
+    s.kill(one[1]);
+    s.start(one[1]);
+    s.wait(1_000);
+    s.swap_disk(two[0], Some(right));
+    s.start(two[0]);
+    s.wait(3_000);
+    assert_eq!(s.ask(0, Kind::Get, x, one[1]), Said::Value(0));
+}
