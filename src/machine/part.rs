@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::fill::FillIn;
 use super::message::ClockPromise;
 use super::requests::Origin;
+use super::rules::{Rule, Rules};
 use crate::causal::context::Context;
 use crate::causal::op::Op;
 use crate::causal::partition::Replica;
@@ -127,7 +128,7 @@ pub(super) struct OwnLog {
 pub(super) struct Part {
     /// The version of the row that this node acts under.
     pub version: Epoch,
-    /// The stay number that the row gives out next.
+    /// The stay number that the row gives out next: from here on, stays are of a newer map.
     pub next_stay: StayId,
     /// The stays of the row.
     pub peers: Vec<PartPeer>,
@@ -174,10 +175,11 @@ pub(super) struct Part {
 impl Part {
     /// Takes over the row of a new map. What was said under the version before counts no more. Gives what is to be
     /// removed from the store of an unfinished fill.
-    pub fn adopt(&mut self, map: &ClusterMap, partition: PartitionId, me: Incarnation, own_name: bool, at: &NodeAddr) {
+    pub fn adopt(&mut self, map: &ClusterMap, partition: PartitionId, me: Incarnation, at: &NodeAddr, rules: Rules) {
         let row = map.row(partition);
         self.version = row.version;
-        self.next_stay = row.next_stay;
+        self.next_stay = if rules.on(Rule::NextStay) { row.next_stay } else { StayId(u32::MAX) };
+        let own_name = rules.on(Rule::OwnName);
         self.peers = row
             .peers
             .iter()
@@ -201,6 +203,18 @@ impl Part {
         self.collected = Default::default();
         self.blocked_since_ms = None;
         self.lacking.clear();
+    }
+
+    /// Takes over who is bound to which address: that changes without the row, when a node is started on another
+    /// directory, or on the right one again.
+    pub fn bind(&mut self, map: &ClusterMap) {
+        for peer in &mut self.peers {
+            let bound = map.address_of(peer.incarnation);
+            peer.gone = bound.is_none();
+            if let Some(node) = bound {
+                peer.node = node.clone();
+            }
+        }
     }
 
     /// The own stays that a replica is held for.
@@ -265,7 +279,7 @@ impl Part {
     /// The other nodes that hear what this one holds: those that receive its writes, and those that leave, whose last
     /// writes wait for that.
     pub fn hearers(&self) -> BTreeSet<&NodeAddr> {
-        self.peers.iter().filter(|peer| !peer.own && !peer.lost).map(|peer| &peer.node).collect()
+        self.peers.iter().filter(|peer| !peer.own && !peer.lost && !peer.gone).map(|peer| &peer.node).collect()
     }
 
     /// True for a stay whose writes everybody has.

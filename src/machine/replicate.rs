@@ -122,7 +122,6 @@ impl Machine {
         io: &mut Io<'_>,
     ) -> Result<(), StoreError> {
         let (own_name, first_fill) = (self.on(Rule::OwnName), self.on(Rule::FirstFill));
-        let lost_take = self.on(Rule::LostTake);
         // The reserve is not for what peers write either; their streams come back to it.
         let (full, refused) = (self.disk_full, self.store_full.is_some());
         let part = self.part(partition);
@@ -135,10 +134,9 @@ impl Machine {
                 break;
             }
             let part = self.part_mut(partition);
-            // Of its own stay only, and of a lost one nothing (R5).
-            let taken = part
-                .peer(op.item.dot.stay)
-                .is_some_and(|peer| (!peer.lost || !lost_take) && (peer.incarnation == from || !own_name) && !peer.own);
+            // Of its own stay only (R5).
+            let stay = part.peer(op.item.dot.stay);
+            let taken = stay.is_some_and(|peer| (peer.incarnation == from || !own_name) && !peer.own);
             let Some(replica) = part.replica.as_mut().filter(|_| taken) else { continue };
             // Mostly it is the next one: applied at once, it needs no room, and the one after it is next then.
             if replica.offer(op.clone(), 0) == Offer::NoRoom {

@@ -118,10 +118,7 @@ impl Machine {
         else {
             return Ok(Verdict::Done(Response::Error(Code::Internal)));
         };
-        let newer = (context.epoch() > self.map.epoch && self.on(Rule::ContextEpoch))
-            || (self.on(Rule::NextStay)
-                && context.iter().any(|(partition, stay, _)| stay >= self.part(partition).next_stay));
-        if newer {
+        if context.epoch() > self.map.epoch && self.on(Rule::ContextEpoch) {
             // Whoever gave the context knows a newer map; pings will bring it.
             return Ok(Verdict::Wait(Code::DependenciesUnsatisfied));
         }

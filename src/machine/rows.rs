@@ -90,32 +90,34 @@ impl Machine {
         self.look_at_changes(io);
     }
 
-    /// Brings every partition whose row has changed under the map in force.
+    /// Brings every partition under the map in force; whose row has not changed has only its peers bound.
     pub(super) fn adopt_rows(&mut self) {
         let map = self.map.clone();
         self.parts.resize_with(map.rows.len(), Default::default);
         for (at, row) in map.rows.iter().enumerate() {
             if self.parts[at].version != row.version {
                 self.adopt_row(&map, PartitionId(at as u32));
+            } else {
+                self.parts[at].bind(&map);
             }
         }
     }
 
     fn adopt_row(&mut self, map: &ClusterMap, partition: PartitionId) {
-        let (own_name, known, keep) = (self.on(Rule::OwnName), self.on(Rule::KeepKnown), self.on(Rule::KeepReplica));
+        let (known, keep) = (self.on(Rule::KeepKnown), self.on(Rule::KeepReplica));
         let (versions, drop_unapplied) = (self.on(Rule::Versions), self.on(Rule::DropUnapplied));
         // One that is whole is taken over whatever the version: it is a causally whole state.
         if self.part(partition).filling.as_ref().is_some_and(|fill| fill.whole.is_none()) {
             self.drop_aside(partition);
             self.part_mut(partition).filling = None;
         }
-        let (incarnation, address) = (self.incarnation, self.config.address.clone());
+        let (incarnation, address, rules) = (self.incarnation, self.config.address.clone(), self.config.rules);
         let part = self.part_mut(partition);
         let before = (!versions).then(|| part.words.clone());
         let draining: Vec<_> =
             part.own_stays().filter(|own| own.state == PeerState::Leaving).map(|own| own.stay).collect();
         let told = part.told.is_some();
-        part.adopt(map, partition, incarnation, own_name, &address);
+        part.adopt(map, partition, incarnation, &address, rules);
         // Closed after it told what it held as a Leaving peer: everybody has all of that.
         let closed: Vec<_> = draining.into_iter().filter(|stay| told && part.is_closed(*stay)).collect();
         part.drained.extend(closed);

@@ -87,15 +87,13 @@ rules! {
     KeepReplica,
     /// A replica is held only while a stay that it was held for is listed and not lost.
     KeepKnown,
-    /// Of a lost stay nothing is taken from its own node.
-    LostTake,
     /// What others said of a partition under an older version counts no more.
     Versions,
     /// Operations received but not applied are dropped with a new version.
     DropUnapplied,
     /// A context of a newer map waits for that map.
     ContextEpoch,
-    /// A stay number that was not given out is of a newer map.
+    /// A stay number that was not given out is of a newer map, and not closed.
     NextStay,
     /// A forgotten process comes back as a new incarnation.
     ForgottenEnds,

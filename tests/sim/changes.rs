@@ -46,12 +46,17 @@ impl World {
             return None;
         }
         let n = born[self.random.index(born.len())];
+        Some((n, self.ask_change(n, wanted, budget_ms)))
+    }
+
+    /// Asks a node that is up for a change.
+    pub fn ask_change(&mut self, n: usize, wanted: Wanted, budget_ms: u64) -> RequestId {
         self.serial += 1;
         let id = self.serial;
         self.trace.say(self.now, || format!("an operator asks node{} for {wanted:?}", n + 1));
         self.process(n).changes.insert(id, wanted.clone());
         self.give(n, Input::Change { id, wanted, budget_ms });
-        Some((n, id))
+        id
     }
 
     /// A node answers an operator.

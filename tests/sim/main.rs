@@ -9,7 +9,7 @@
 //! ENTAIL_SIM_PROFILE=lag ENTAIL_SIM_SEED=17 [ENTAIL_SIM_OFF=OperationDeps] [ENTAIL_SIM_TRACE=1] \
 //!     cargo test --release --test sim one_seed -- --ignored --nocapture
 //! ENTAIL_SIM_HASH=1 ENTAIL_SIM_SEEDS=170 cargo test --release --test sim sweep -- --nocapture   with each run's hash
-//! ENTAIL_SIM_SWEEP_OFF=OperationDeps|all cargo test --release --test sim without_a_rule -- --ignored --nocapture
+//! ENTAIL_SIM_SWEEP_OFF=OperationDeps|all cargo test --release --test sim without_a_clause -- --ignored --nocapture
 //! ```
 //!
 //! From the world inward: [`world`] is time and what happens; [`node`], [`disk`] and [`network`] are what it meets;
@@ -20,6 +20,7 @@
 //! Not simulated: the wire format, real time.
 
 mod changes;
+mod clauses;
 mod coverage;
 mod disk;
 mod event;

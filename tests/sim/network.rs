@@ -23,7 +23,27 @@ pub struct Network {
     pub links: Vec<Vec<Option<Link>>>,
     /// How late operations, fills, words of progress, and all else may be, in milliseconds.
     pub lag_ms: Vec<Vec<[u64; 4]>>,
+    /// Messages that a script holds back, and those that it has.
+    pub holds: Vec<Hold>,
+    held: Vec<(usize, u32, Box<Envelope>)>,
     made: u64,
+}
+
+/// What a script holds back: messages of some kind from one node to another; `None` is any.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold {
+    /// The sender.
+    pub from: Option<usize>,
+    /// The receiver.
+    pub to: Option<usize>,
+    /// Which messages.
+    pub what: fn(&Message) -> bool,
+}
+
+impl Hold {
+    fn holds(&self, from: usize, to: usize, message: &Message) -> bool {
+        self.from.is_none_or(|n| n == from) && self.to.is_none_or(|n| n == to) && (self.what)(message)
+    }
 }
 
 /// A connection as its maker sees it.
@@ -43,6 +63,8 @@ impl Network {
             cuts: 0,
             links: vec![vec![None; nodes]; nodes],
             lag_ms: vec![vec![[0; 4]; nodes]; nodes],
+            holds: Vec::new(),
+            held: Vec::new(),
             made: 0,
         }
     }
@@ -96,6 +118,11 @@ impl World {
             return;
         }
         let incarnation = self.machine(from).incarnation();
+        let held = self.network.holds.iter().any(|hold| hold.holds(from, to, &message));
+        if held {
+            let envelope = Box::new(Envelope { from, incarnation, message, shown });
+            return self.network.held.push((to, link.to_boot, envelope));
+        }
         let twice = !is_forward(&message) && self.random.percent(self.settings.twice);
         let envelope = Box::new(Envelope { from, incarnation, message, shown });
         if twice {
@@ -114,6 +141,15 @@ impl World {
             false => self.random.within(1, 5),
         };
         base + if lag > 0 { self.random.within(lag / 2, lag) } else { 0 }
+    }
+
+    /// Lets what is held back go on its way now, in order, or drops it.
+    pub fn let_go(&mut self, deliver: bool) {
+        for (to, boot, envelope) in std::mem::take(&mut self.network.held) {
+            if deliver {
+                self.agenda.at(self.now + 1, Event::Deliver { to, boot, envelope });
+            }
+        }
     }
 
     /// A message arrives, if the process is still the one that it was sent to.

@@ -28,6 +28,8 @@ pub struct Node {
     pub skew_ms: i64,
     /// How long a sync takes at most, in milliseconds.
     pub sync_ms: u64,
+    /// No sync begins.
+    pub frozen: bool,
     /// How long an input waits at most before the loop takes it, in milliseconds; mostly 0.
     pub stall_ms: u64,
     /// Its disk is lost for good.
@@ -103,6 +105,7 @@ impl Node {
             process: None,
             skew_ms,
             sync_ms,
+            frozen: false,
             stall_ms: 0,
             dead: false,
             knows: None,

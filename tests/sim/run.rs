@@ -1,9 +1,9 @@
 //! A whole run: faults and requests, then everything is healed, and the store must come to rest with nothing lost.
 
 use entail::machine::message::Wanted;
-use entail::machine::rules::Rules;
 use entail::types::{NodeAddr, PartitionId, ShardId};
 
+use crate::clauses::Clauses;
 use crate::coverage::Coverage;
 use crate::event::Event;
 use crate::invariants::{convergence, settles};
@@ -33,7 +33,7 @@ pub struct Outcome {
 }
 
 /// Runs one seed from beginning to end.
-pub fn run(profile: &str, seed: u64, rules: Rules, trace: Trace) -> Outcome {
+pub fn run(profile: &str, seed: u64, rules: Clauses, trace: Trace) -> Outcome {
     let mut world = World::new(profile, seed, rules, trace);
     world.history();
     world.ending();

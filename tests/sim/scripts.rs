@@ -1,11 +1,26 @@
-//! Scenarios that read as a trace: a few steps each, on the same world, with the answers that the contract promises.
+//! Scenarios that read as a trace: a few steps each, on the same world as the random runs, with the same oracle.
+//!
+//! `sessions` has those that show the contract's answers. The others are each the history that one clause of the
+//! protocol is for: `switches` runs them with the clause off, and they fail; and with all on, and they hold. A script
+//! fails by a panic, with the oracle's first violation or the answer that it did not expect.
 
+use std::env;
 use std::fmt::Write;
+use std::mem;
+use std::sync::Arc;
 
-use entail::error::Code;
-use entail::machine::rules::Rules;
+use entail::cluster::map::{ClusterMap, PeerState, Row};
+use entail::machine::message::{Message, Wanted};
+use entail::machine::records;
+use entail::store::Read;
+use entail::types::{Epoch, NodeAddr, PartitionId, ShardId};
 
+use crate::clauses::Clauses;
+use crate::disk::Disk;
+use crate::event::Event;
+use crate::holdings::Holdings;
 use crate::invariants::{convergence, settles};
+use crate::network::Hold;
 use crate::oracle::Kind;
 use crate::profile::{Faults, Settings};
 use crate::random::Random;
@@ -14,18 +29,36 @@ use crate::trace::Trace;
 use crate::workload::Said;
 use crate::world::World;
 
+pub mod births;
+pub mod closing;
+pub mod epochs;
+pub mod maps;
+pub mod replicas;
+pub mod serving;
+mod sessions;
+
 /// How long a request may take in a script.
 const BUDGET_MS: u64 = 2_000;
 
+/// How long what is waited for may take.
+const PATIENCE_MS: u64 = 30_000;
+
+/// A disk that is put aside, with what the oracle knows of it.
+pub struct Drawer {
+    disk: Disk,
+    holdings: Holdings,
+    epoch: Epoch,
+}
+
 /// A world that does only what it is told, and what came of it.
-struct Script {
-    world: World,
+pub struct Script {
+    pub world: World,
     log: String,
 }
 
 /// A world without faults of its own, at its beginning.
-fn world(nodes: usize, shards: u32, rules: Rules) -> World {
-    let settings = Settings {
+fn world(nodes: usize, shards: u32, clauses: Clauses, change: impl FnOnce(&mut Settings)) -> World {
+    let mut settings = Settings {
         careless: false,
         strikes: 0,
         fill_bytes: 64 << 20,
@@ -61,20 +94,36 @@ fn world(nodes: usize, shards: u32, rules: Rules) -> World {
         start_ms: 10,
         skew_ms: 0,
     };
-    let mut world = World::of(settings, Random::new(1), rules, Trace::new(false, false));
+    change(&mut settings);
+    let trace = Trace::new(env::var("ENTAIL_SIM_TRACE").is_ok(), false);
+    let mut world = World::of(settings, Random::new(1), clauses, trace);
     world.quiet = true;
     world
 }
 
+/// One partition a shard, a map that changes, and as many nodes that start later and are in no shard.
+fn moving(late: usize) -> impl FnOnce(&mut Settings) {
+    move |settings| (settings.partitions, settings.changes, settings.late_nodes) = (settings.shards, 1, late)
+}
+
 impl Script {
     /// A store that was just born.
-    fn new(nodes: usize, shards: u32) -> Self {
-        let mut script = Self { world: world(nodes, shards, Rules::all()), log: String::new() };
+    pub fn new(nodes: usize, shards: u32, clauses: Clauses) -> Self {
+        Self::with(nodes, shards, clauses, |_| ())
+    }
+
+    /// A store with some setting changed that was just born.
+    pub fn with(nodes: usize, shards: u32, clauses: Clauses, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut script = Self { world: world(nodes, shards, clauses, change), log: String::new() };
+        for late in nodes..script.world.nodes.len() {
+            script.start(late);
+        }
         script.rests();
         script
     }
+
     /// The `nth` key of a shard, from 0.
-    fn key(&self, shard: u32, nth: usize) -> usize {
+    pub fn key(&self, shard: u32, nth: usize) -> usize {
         let layout = &self.world.machine(0).map().layout;
         let oracle = &self.world.oracle;
         let of = |key: &usize| layout.partitions[oracle.partition(*key).0 as usize].0 == shard;
@@ -82,33 +131,98 @@ impl Script {
     }
 
     /// The members of a shard.
-    fn members(&self, shard: u32) -> Vec<usize> {
+    pub fn members(&self, shard: u32) -> Vec<usize> {
         let map = self.world.machine(0).map().clone();
         let of = |n: &usize| map.shard_of(&self.world.nodes[*n].addr).is_some_and(|s| s.0 == shard);
         (0..self.world.nodes.len()).filter(of).collect()
     }
 
-    fn ask(&mut self, client: usize, kind: Kind, key: usize, node: usize) -> Said {
-        self.world.clients[client].said = None;
+    // ---- Clients.
+
+    /// A client asks and waits for the answer.
+    pub fn ask(&mut self, client: usize, kind: Kind, key: usize, node: usize) -> Said {
         let begun = self.world.now;
-        let serial = self.world.ask(client, node, Some(kind), key, BUDGET_MS);
-        let end = begun + BUDGET_MS + settles::SLACK_MS + 10;
-        self.world.run_until(end, |world| world.clients[client].waits != Some(serial));
-        self.holds();
-        let said = self.world.clients[client].said.expect("every request is answered");
+        self.begin(client, kind, key, node, BUDGET_MS);
+        let said = self.answer(client);
         let name = ["A", "B", "C", "D"][client];
         let late = if self.world.now - begun > 500 { ", after a wait" } else { "" };
         writeln!(self.log, "{name} {kind:?}s at node{}: {said:?}{late}", node + 1).expect("text takes all");
         said
     }
 
+    /// A client asks, and has this long.
+    pub fn begin(&mut self, client: usize, kind: Kind, key: usize, node: usize, budget_ms: u64) {
+        self.world.clients[client].said = None;
+        self.world.ask(client, node, Some(kind), key, budget_ms);
+    }
+
+    /// Waits for the answer to what a client asked.
+    pub fn answer(&mut self, client: usize) -> Said {
+        self.until("an answer", |world| world.clients[client].waits.is_none());
+        self.world.clients[client].said.expect("every request is answered")
+    }
+
     /// Client B takes over what client A was given, and the like.
-    fn hand_on(&mut self, from: usize, to: usize) {
+    pub fn hand_on(&mut self, from: usize, to: usize) {
         self.world.clients[to].session = self.world.clients[from].session.clone();
     }
 
+    // ---- Operators.
+
+    /// Asks a node for a change of the map.
+    pub fn begin_change(&mut self, n: usize, wanted: Wanted) -> u64 {
+        self.world.ask_change(n, wanted, PATIENCE_MS)
+    }
+
+    /// Asks a node for a change of the map and waits until it is done.
+    pub fn change(&mut self, n: usize, wanted: Wanted) {
+        let id = self.begin_change(n, wanted);
+        self.done(id);
+    }
+
+    /// Waits until a change of the map is done.
+    pub fn done(&mut self, id: u64) {
+        self.until("a change", |world| world.changed.contains_key(&id));
+        assert!(matches!(self.world.changed[&id], Ok(_)), "{:?}", self.world.changed[&id]);
+    }
+
+    /// Puts a node into a shard.
+    pub fn add_member(&mut self, by: usize, shard: u32, n: usize) {
+        let node = self.addr(n);
+        self.change(by, Wanted::AddMember { shard: ShardId(shard), node });
+        self.until_it_serves(n);
+    }
+
+    /// Waits until a node knows that it serves the first partition.
+    pub fn until_it_serves(&mut self, n: usize) {
+        self.until("it serves", |world| state_at(world, n, n, 0) == Some(PeerState::Serving));
+    }
+
+    /// Nothing passes between a node and the others any more; they give it up, and what it held is closed.
+    pub fn give_up(&mut self, by: usize, n: usize) {
+        self.cut_off(&[n]);
+        self.wait(4_000);
+        let node = self.addr(n);
+        self.change(by, Wanted::Forget { node, confirmed: true });
+        let given_up = self.world.nodes[n].incarnation;
+        let listed = move |row: &Row| row.peers.values().any(|peer| Some(peer.incarnation) == given_up);
+        self.until("its stays are closed", |world| !world.machine(by).map().rows.iter().any(listed));
+    }
+
+    /// The address of a node.
+    pub fn addr(&self, n: usize) -> NodeAddr {
+        self.world.nodes[n].addr.clone()
+    }
+
+    /// The map under which a node acts.
+    pub fn map(&self, n: usize) -> Arc<ClusterMap> {
+        self.world.machine(n).map().clone()
+    }
+
+    // ---- The network.
+
     /// Nothing passes between these nodes and the others.
-    fn cut_off(&mut self, nodes: &[usize]) {
+    pub fn cut_off(&mut self, nodes: &[usize]) {
         let n = self.world.nodes.len();
         let inside = |x: usize| nodes.contains(&x);
         let cut = (0..n).map(|x| (0..n).map(|y| inside(x) != inside(y)).collect()).collect();
@@ -116,35 +230,114 @@ impl Script {
         self.world.cut(cut);
     }
 
-    fn heal(&mut self) {
+    /// Nothing passes between these nodes and those.
+    pub fn cut_between(&mut self, these: &[usize], those: &[usize]) {
+        let n = self.world.nodes.len();
+        let apart = |x: usize, y: usize| these.contains(&x) && those.contains(&y);
+        let cut = (0..n).map(|x| (0..n).map(|y| apart(x, y) || apart(y, x)).collect()).collect();
+        self.world.network.cuts += 1;
+        self.world.cut(cut);
+    }
+
+    pub fn heal(&mut self) {
         let cut = self.world.network.cuts;
         self.world.heal_cut(cut);
     }
 
+    /// Holds back messages of some kind; `None` is any node.
+    pub fn hold(&mut self, from: Option<usize>, to: Option<usize>, what: fn(&Message) -> bool) {
+        self.world.network.holds.push(Hold { from, to, what });
+    }
+
+    /// Holds back nothing from now on, and lets go on its way what was, or drops it.
+    pub fn let_go(&mut self, deliver: bool) {
+        self.world.network.holds.clear();
+        self.world.let_go(deliver);
+    }
+
+    // ---- Nodes and their disks.
+
     /// A process dies and keeps nothing that was not synced.
-    fn kill(&mut self, n: usize) {
+    pub fn kill(&mut self, n: usize) {
         self.world.crash(n, Some(0));
     }
 
-    fn start(&mut self, n: usize) {
+    pub fn start(&mut self, n: usize) {
         let boot = self.world.nodes[n].boot;
-        let event = crate::event::Event::Start { node: n, boot };
-        self.world.agenda.at(self.world.now, event);
+        self.world.agenda.at(self.world.now, Event::Start { node: n, boot });
     }
 
-    fn wait(&mut self, ms: u64) {
+    /// A process dies, and its disk is lost: the next start finds an empty one.
+    pub fn take_disk(&mut self, n: usize) {
+        self.kill(n);
+        self.world.lose_copies(n, None, "a lost disk");
+        self.swap_disk(n, None);
+    }
+
+    /// A process dies; at the next start it finds another directory, or an empty one.
+    pub fn swap_disk(&mut self, n: usize, other: Option<Drawer>) -> Drawer {
+        self.world.crash(n, Some(0));
+        let partitions = self.world.settings.partitions;
+        let empty = || Drawer { disk: Disk::default(), holdings: Holdings::new(partitions), epoch: Epoch(0) };
+        let other = other.unwrap_or_else(empty);
+        let node = &mut self.world.nodes[n];
+        node.incarnation = None;
+        Drawer {
+            disk: mem::replace(&mut node.disk, other.disk),
+            holdings: mem::replace(&mut self.world.oracle.holdings[n], other.holdings),
+            epoch: mem::replace(&mut node.epoch, other.epoch),
+        }
+    }
+
+    /// What a node applies from now on is not synced.
+    pub fn freeze(&mut self, n: usize) {
+        self.world.nodes[n].frozen = true;
+    }
+
+    pub fn thaw(&mut self, n: usize) {
+        self.world.nodes[n].frozen = false;
+        self.world.begin_sync(n);
+    }
+
+    /// Of what a frozen node has applied, that up to now becomes durable, once the returned is handed to `sync_to`.
+    pub fn mark(&self, n: usize) -> (u64, u64) {
+        self.world.nodes[n].process.as_ref().and_then(|process| process.unsynced).expect("something is not synced")
+    }
+
+    pub fn sync_to(&mut self, n: usize, (batch, applied): (u64, u64)) {
+        let boot = self.world.nodes[n].boot;
+        self.world.agenda.at(self.world.now, Event::SyncEnds { node: n, boot, batch, applied });
+    }
+
+    // ---- Time.
+
+    pub fn wait(&mut self, ms: u64) {
         self.world.run_for(ms);
         self.holds();
     }
 
+    /// Waits until something is so.
+    pub fn until(&mut self, what: &str, so: impl Fn(&World) -> bool) {
+        let end = self.world.now + PATIENCE_MS;
+        let so = self.world.run_until(end, so);
+        self.holds();
+        assert!(so, "waited in vain for {what}: {}", self.log);
+    }
+
+    /// Waits until these nodes have collected all their tombstones.
+    pub fn until_collected(&mut self, nodes: &[usize]) {
+        let none = |world: &World, n: usize| world.machine(n).partition_status().iter().all(|s| s.tombstones == 0);
+        self.until("tombstones are collected", |world| nodes.iter().all(|n| none(world, *n)));
+    }
+
     /// Everything settles and all replicas agree.
-    fn rests(&mut self) {
+    pub fn rests(&mut self) {
         let end = self.world.now + REST_MS;
         loop {
             self.wait(20);
             match settles::settled(&self.world) {
                 Ok(()) => break,
-                Err(why) => assert!(self.world.now < end, "not at rest: {why}"),
+                Err(why) => assert!(self.world.now < end, "SETTLES: not at rest: {why}"),
             }
         }
         assert_eq!(convergence::check(&self.world), Ok(()));
@@ -155,172 +348,47 @@ impl Script {
     }
 }
 
-#[test]
-fn a_carried_context_waits_at_the_other_side_of_a_cut_and_is_then_refused() {
-    let mut s = Script::new(4, 2);
-    let (x, y) = (s.key(1, 0), s.key(2, 0));
-    let (one, two) = (s.members(1), s.members(2));
-    s.cut_off(&[one[1]]);
-    s.wait(6_000);
-    s.ask(0, Kind::Put, x, one[0]);
-    s.ask(0, Kind::Put, y, two[0]);
-    s.ask(1, Kind::Get, y, two[1]);
-    s.ask(1, Kind::Get, x, one[1]);
-    s.ask(2, Kind::Get, x, one[1]);
-    s.heal();
-    s.wait(2_000);
-    s.ask(1, Kind::Get, x, one[1]);
-    s.rests();
-    assert_eq!(
-        s.log,
-        "\
-A Puts at node1: Written(1)
-A Puts at node3: Written(2)
-B Gets at node4: Value(1)
-B Gets at node2: Error(DependenciesUnsatisfied), after a wait
-C Gets at node2: Nothing
-B Gets at node2: Value(0)
-"
-    );
+/// The state of a node's peer in a partition, under the map of another.
+fn state_at(world: &World, by: usize, n: usize, partition: u32) -> Option<PeerState> {
+    let mine = world.nodes[n].incarnation;
+    let map = world.machine(by).map();
+    let mut peers = map.row(PartitionId(partition)).peers.values();
+    peers.find(|peer| Some(peer.incarnation) == mine).map(|peer| peer.state)
 }
 
-#[test]
-fn the_last_write_of_a_dead_coordinator_reaches_the_third_replica_by_a_fill() {
-    let mut s = Script::new(3, 1);
-    let x = s.key(1, 0);
-    // Node 3 hears nothing of node 1, and is heard.
-    s.world.network.cut[0][2] = true;
-    s.ask(0, Kind::Put, x, 0);
-    s.kill(0);
-    s.world.network.cut[0][2] = false;
-    let fills = s.world.oracle.coverage.count("fill: asked for");
-    s.hand_on(0, 1);
-    s.ask(1, Kind::Get, x, 2);
-    s.wait(4_000);
-    s.kill(1);
-    s.wait(1_000);
-    s.ask(1, Kind::Get, x, 2);
-    assert!(s.world.oracle.coverage.count("fill: asked for") > fills);
-    s.start(0);
-    s.start(1);
-    s.rests();
-    assert_eq!(s.log, "A Puts at node1: Written(2)\nB Gets at node3: Value(0)\nB Gets at node3: Value(0)\n");
+/// Whether a node is bound to its address as who it is now, under the map of another.
+fn is_bound(world: &World, by: usize, n: usize) -> bool {
+    let node = &world.nodes[n];
+    node.incarnation.is_some() && world.machine(by).map().nodes.get(&node.addr) == Some(&node.incarnation)
 }
 
-#[test]
-fn both_sides_of_a_cut_take_writes_and_agree_afterwards() {
-    let mut s = Script::new(4, 1);
-    let x = s.key(1, 0);
-    s.cut_off(&[0, 1]);
-    s.wait(6_000);
-    s.ask(0, Kind::Put, x, 0);
-    s.ask(1, Kind::Put, x, 2);
-    s.ask(0, Kind::Get, x, 1);
-    s.ask(1, Kind::Get, x, 3);
-    s.heal();
-    s.wait(2_000);
-    s.ask(2, Kind::Get, x, 0);
-    s.ask(2, Kind::Get, x, 3);
-    s.rests();
-    assert_eq!(
-        s.log,
-        "\
-A Puts at node1: Written(2)
-B Puts at node3: Written(2)
-A Gets at node2: Value(0)
-B Gets at node4: Value(1)
-C Gets at node1: Value(1)
-C Gets at node4: Value(1)
-"
-    );
+/// The epoch of the newest map that a node has stored, in force or not.
+fn stored_epoch(world: &World, n: usize) -> Epoch {
+    let stored = world.nodes[n].disk.get(&records::meta_key("map")).expect("memory does not fail");
+    let map = stored.map(|bytes| records::decode::<ClusterMap>("map", &bytes).expect("it decodes"));
+    map.map_or(Epoch(0), |map| map.epoch)
 }
 
-#[test]
-fn a_deleted_value_stays_dead_when_a_node_that_had_it_comes_back() {
-    let mut s = Script::new(3, 1);
-    let x = s.key(1, 0);
-    s.ask(0, Kind::Put, x, 0);
-    s.rests();
-    s.kill(2);
-    s.wait(4_000);
-    s.ask(0, Kind::Delete, x, 0);
-    s.ask(1, Kind::Get, x, 1);
-    s.start(2);
-    s.rests();
-    s.ask(0, Kind::Get, x, 2);
-    s.ask(0, Kind::Delete, x, 2);
-    assert_eq!(
-        s.log,
-        "\
-A Puts at node1: Written(2)
-A Deletes at node1: Written(2)
-B Gets at node2: Nothing
-A Gets at node3: Nothing
-A Deletes at node3: Nothing
-"
-    );
+fn is_operations(message: &Message) -> bool {
+    matches!(message, Message::Operations { .. })
 }
 
-#[test]
-fn all_nodes_die_at_once_and_everything_acknowledged_is_there() {
-    let mut s = Script::new(6, 2);
-    let keys: Vec<usize> = (0..4).flat_map(|nth| [s.key(1, nth), s.key(2, nth)]).collect();
-    for (node, key) in keys.iter().enumerate() {
-        let said = s.ask(0, Kind::Put, *key, node % 6);
-        assert_eq!(said, Said::Written(2));
-    }
-    (0..6).for_each(|n| s.kill(n));
-    s.wait(500);
-    (0..6).for_each(|n| s.start(n));
-    s.wait(1_500);
-    for (write, key) in keys.iter().enumerate() {
-        let said = s.ask(0, Kind::Get, *key, (write + 3) % 6);
-        assert_eq!(said, Said::Value(write));
-    }
-    s.rests();
+fn is_report(message: &Message) -> bool {
+    matches!(message, Message::Report(_))
 }
 
-#[test]
-fn a_full_disk_refuses_writes_and_goes_on_reading() {
-    let mut s = Script::new(2, 1);
-    let x = s.key(1, 0);
-    s.ask(0, Kind::Put, x, 0);
-    for n in 0..2 {
-        s.world.give(n, entail::machine::message::Input::DiskFull(true));
-    }
-    assert_eq!(s.ask(0, Kind::Put, x, 0), Said::Error(Code::DiskFull));
-    assert_eq!(s.ask(0, Kind::Get, x, 1), Said::Value(0));
-    for n in 0..2 {
-        s.world.give(n, entail::machine::message::Input::DiskFull(false));
-    }
-    assert_eq!(s.ask(0, Kind::Put, x, 1), Said::Written(2));
-    s.rests();
+fn is_fill(message: &Message) -> bool {
+    matches!(message, Message::FillRequest { .. } | Message::FillChunk(_))
 }
 
-/// Two of three nodes begin a store while the third cannot be told of it, lose their disks, and begin one with the
-/// third: gives what is wrong with that.
-pub fn birth_by_those_who_forget(rules: Rules) -> Option<String> {
-    let mut world = world(3, 1, rules);
-    for n in 0..2 {
-        // Node 3 is heard, but what is said to it is late.
-        world.network.lag_ms[n][2] = [0, 0, 0, 600_000];
-    }
-    world.run_until(8_000, |world| world.codec.is_some());
-    for n in 0..2 {
-        world.wipe(n);
-        world.network.lag_ms[n][2] = [0; 4];
-        let boot = world.nodes[n].boot;
-        world.agenda.at(world.now, crate::event::Event::Start { node: n, boot });
-    }
-    let end = world.now + 20_000;
-    let born = |world: &World| (0..3).all(|n| world.nodes[n].process.is_some() && world.machine(n).map().is_born());
-    if !world.run_until(end, born) && world.violation.is_none() {
-        return Some("the store is not born".into());
-    }
-    world.violation
+fn is_words(message: &Message) -> bool {
+    matches!(message, Message::Words(_))
 }
 
-#[test]
-fn a_store_is_born_once_even_if_nodes_forget_before() {
-    assert_eq!(birth_by_those_who_forget(Rules::all()), None);
+fn is_map(message: &Message) -> bool {
+    matches!(message, Message::MapPush(_))
+}
+
+fn is_paxos(message: &Message) -> bool {
+    matches!(message, Message::Paxos(_))
 }

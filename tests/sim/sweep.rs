@@ -1,5 +1,6 @@
 //! Many seeds on all cores.
 
+use std::any::Any;
 use std::env;
 use std::panic::{self, AssertUnwindSafe};
 use std::str::FromStr;
@@ -7,8 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use entail::machine::rules::{Rule, Rules};
+use entail::machine::rules::Rules;
 
+use crate::clauses::{Clause, Clauses};
 use crate::coverage::Coverage;
 use crate::profile::PROFILES;
 use crate::run::{Outcome, run};
@@ -110,16 +112,18 @@ pub fn profiles() -> Vec<&'static str> {
 }
 
 /// Runs a seed; a panic of the machine is a violation too.
-pub fn run_caught(profile: &str, seed: u64, rules: Rules, trace: Trace) -> Outcome {
+pub fn run_caught(profile: &str, seed: u64, rules: impl Into<Clauses>, trace: Trace) -> Outcome {
+    let rules = rules.into();
     panic::catch_unwind(AssertUnwindSafe(|| run(profile, seed, rules, trace))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Outcome {
-            violation: Some(format!("PANIC: {}", text.unwrap_or_default())),
-            coverage: Coverage::default(),
-            hash: 0,
-        }
+        let violation = Some(format!("PANIC: {}", said_by(&*panic)));
+        Outcome { violation, coverage: Coverage::default(), hash: 0 }
     })
+}
+
+/// What a panic says.
+pub fn said_by(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 /// A seed that failed.
@@ -136,7 +140,14 @@ pub struct Failed {
 /// Runs the seeds `from..from + count`, each under one of the profiles in turn, on all cores, until so many failed.
 ///
 /// With ENTAIL_SIM_HASH set, each run's hash is printed: those of a mere optimisation are the same as before.
-pub fn sweep(profiles: &[&'static str], from: u64, count: u64, rules: Rules, most: usize) -> (Vec<Failed>, Coverage) {
+pub fn sweep(
+    profiles: &[&'static str],
+    from: u64,
+    count: u64,
+    rules: impl Into<Clauses>,
+    most: usize,
+) -> (Vec<Failed>, Coverage) {
+    let rules = rules.into();
     let next = AtomicU64::new(from);
     let result = Mutex::new((Vec::new(), Coverage::default()));
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -166,15 +177,6 @@ pub fn sweep(profiles: &[&'static str], from: u64, count: u64, rules: Rules, mos
     let (mut failed, coverage) = result.into_inner().expect("no panic held it");
     failed.sort();
     (failed, coverage)
-}
-
-/// A rule by its name.
-///
-/// # Panics
-/// When there is no such rule.
-pub fn rule(name: &str) -> Rule {
-    let found = Rule::ALL.iter().copied().find(|rule| format!("{rule:?}") == name);
-    found.unwrap_or_else(|| panic!("no rule is called {name}; there are {:?}", Rule::ALL))
 }
 
 #[test]
@@ -215,7 +217,7 @@ fn one_seed() {
     let seed = number("ENTAIL_SIM_SEED").expect("ENTAIL_SIM_SEED is a number");
     let off = env::var("ENTAIL_SIM_OFF").unwrap_or_default();
     let names = off.split(',').filter(|name| !name.is_empty());
-    let rules = names.fold(Rules::all(), |rules, name| rules.without(rule(name)));
+    let rules = names.fold(Clauses::ALL, |rules, name| rules.without(Clause::named(name)));
     let outcome = run_caught(&profile, seed, rules, Trace::new(env::var("ENTAIL_SIM_TRACE").is_ok(), false));
     println!("{}", outcome.coverage);
     assert_eq!(outcome.violation, None);

@@ -1,158 +1,130 @@
-//! Each protective clause is necessary: with it off, some seed breaks an invariant; with all on, the same seed holds.
+//! Each protective clause is necessary: with it off, some history breaks an invariant; with all on, the same one holds.
 //!
-//! The seeds were found by random sweeps (`without_a_rule` below), three where they are easy to find: a change of the
-//! machine changes its runs. When a row is no longer shown, sweep again. Where none is found, the row says why.
+//! The seeds were found by random sweeps (`without_a_clause` below), three where they are easy to find: a change of the
+//! machine changes its runs. When a row is no longer shown, sweep again. A script is the very history that a clause is
+//! for. Where there is neither, the row says why.
+
+mod machine;
+mod reconcile;
 
 use std::collections::BTreeSet;
 use std::env;
+use std::panic::{self, AssertUnwindSafe};
 
-use entail::machine::rules::{Rule, Rules};
-
-use crate::scripts::birth_by_those_who_forget;
-use crate::sweep::{Failed, number, profiles, rule, run_caught, sweep};
+use crate::clauses::{Clause, Clauses};
+use crate::sweep::{Failed, number, profiles, run_caught, said_by, sweep};
 use crate::trace::Trace;
 
-/// How a rule's necessity is shown.
+/// How a clause's necessity is shown.
 #[derive(Clone, Copy, Debug)]
 enum Shown {
     /// One of these runs at least fails without it: (profile, seed).
     By(&'static [(&'static str, u64)]),
-    /// This scenario fails without it, and says how.
-    Script(fn(Rules) -> Option<String>),
+    /// This script fails without it, and says this.
+    Script(fn(Clauses), &'static str),
     /// No run here can: why.
     Not(&'static str),
 }
 
 use Shown::{By, Not, Script};
 
-/// Swept over some 70 to 160 seeds of the profiles with transitions: too few to say that nothing needs it.
-const UNSEEN: &str = "no run of a short sweep with transitions missed it; a longer one is to be made";
-
 /// How many seeds are looked at when the listed ones show nothing any more.
 const LOOKED_AT: u64 = 700;
 
-/// One row a rule.
-const SWITCHES: &[(Rule, Shown)] = &[
-    (Rule::SendAfterSync, By(&[("std", 12), ("crash", 1), ("crash", 13)])),
-    (Rule::DurableVectors, By(&[("crash", 1), ("std", 0), ("cut", 2)])),
-    (Rule::DurableReads, By(&[("tomb", 40), ("lag", 3), ("lag", 15)])),
-    (Rule::DurableMap, By(&[("forget", 11), ("wipe", 13), ("wipe", 21)])),
-    (
-        Rule::DurablePromise,
-        Not("a collected tombstone is durable everywhere, in a batch with a ceiling above it: no later write is below"),
-    ),
-    (Rule::Ceiling, By(&[("tomb", 4), ("std", 12), ("skew", 17)])),
-    (Rule::DurableAcceptor, Not(UNSEEN)),
-    (Rule::UnanimousBirth, Script(birth_by_those_who_forget)),
-    (Rule::Barrier, Not(UNSEEN)),
-    (Rule::OwnName, Not(UNSEEN)),
-    (Rule::WriteWaits, By(&[("lag", 3), ("std", 0), ("cut", 2)])),
-    (Rule::ReadWaits, By(&[("crash", 1), ("std", 0), ("cut", 2)])),
-    (Rule::OperationDeps, By(&[("std", 2), ("std", 60), ("tomb", 76)])),
-    (Rule::OperationOrder, By(&[("cut", 2), ("lag", 3), ("dead", 8)])),
-    (Rule::ShowAckable, By(&[("calm", 6), ("calm", 18), ("tomb", 28)])),
-    (Rule::AckDurable, By(&[("crash", 1), ("std", 0), ("tomb", 4)])),
-    (Rule::AckCopies, By(&[("calm", 6), ("flap", 9), ("crash", 13)])),
-    (Rule::FillDurable, By(&[("crash", 18), ("crash", 109)])),
-    (
-        Rule::FillAside,
-        Not("a part merged early is beyond the vector, so DurableReads hides it until the rest is there"),
-    ),
-    (Rule::FillAttempt, By(&[("fill", 414), ("fill", 675)])),
-    (Rule::FillDoneSync, Not("the take-over comes in a later batch than the chunks, and a crash keeps a prefix")),
-    (Rule::FillClock, Not(UNSEEN)),
-    (Rule::FillFloor, Not(UNSEEN)),
-    (Rule::FillBlocked, Not("FillLack brings the same, a second later: this is for speed")),
-    (Rule::FillLack, By(&[("fill", 47), ("fill", 83), ("fill", 179)])),
-    (Rule::FillLate, By(&[("lag", 1), ("std", 0), ("lag", 15)])),
-    (Rule::PruneEpoch, By(&[("move", 62)])),
-    (Rule::ItemEpoch, Not(UNSEEN)),
-    (Rule::CoverCarried, By(&[("lag", 20), ("lag", 507)])),
-    (Rule::CoverEpoch, Not(UNSEEN)),
-    (Rule::Floor, Not(UNSEEN)),
-    (Rule::FloorItem, Not(UNSEEN)),
-    (Rule::KeepEntry, By(&[("crash", 1), ("std", 0), ("cut", 2)])),
-    (Rule::Carry, By(&[("crash", 1), ("std", 0), ("lag", 3)])),
-    (Rule::StableAll, By(&[("cut", 2), ("std", 0), ("lag", 3)])),
-    (Rule::CollectStable, Not("CollectClock with CollectSeq implies it: all have what each peer had assigned by then")),
-    (Rule::CollectCarried, By(&[("tomb", 179), ("tomb", 699)])),
-    (Rule::CollectClock, By(&[("lag", 3), ("std", 0), ("crash", 1)])),
-    (Rule::CollectSeq, By(&[("lag", 3), ("std", 0), ("tomb", 4)])),
-    (Rule::PromiseSync, Not("no run of 2,500 of cut, skew and tomb needed it; before maps changed, one did")),
-    (Rule::PromiseLast, By(&[("tomb", 4), ("std", 0), ("skew", 5)])),
-    (Rule::ClockMerge, By(&[("crash", 1), ("std", 0), ("cut", 2)])),
-    (Rule::TruncateStable, By(&[("calm", 36), ("calm", 306)])),
-    (Rule::KeepReplica, By(&[("move", 24), ("move", 96), ("move", 136)])),
-    (Rule::FirstFill, Not(UNSEEN)),
-    (Rule::KeepKnown, Not(UNSEEN)),
-    (Rule::LostTake, Not(UNSEEN)),
-    (Rule::Versions, By(&[("away", 31)])),
-    (Rule::DropUnapplied, Not(UNSEEN)),
-    (Rule::ContextEpoch, By(&[("move", 62)])),
-    (Rule::ForgottenEnds, Not(UNSEEN)),
-    (Rule::NextStay, Not(UNSEEN)),
-    (Rule::EmptyFloor, Not(UNSEEN)),
-];
+/// All rows.
+fn rows() -> impl Iterator<Item = (Clause, Shown)> {
+    let machine = machine::MACHINE.iter().map(|(rule, shown)| (Clause::Machine(*rule), *shown));
+    machine.chain(reconcile::RECONCILE.iter().map(|(rule, shown)| (Clause::Reconcile(*rule), *shown)))
+}
+
+/// What goes wrong in what a row lists, with these clauses in force.
+fn run(shown: Shown, clauses: Clauses) -> Vec<String> {
+    match shown {
+        By(seeds) => {
+            let seeds = seeds.iter();
+            seeds.filter_map(|(profile, seed)| run_caught(profile, *seed, clauses, quiet()).violation).collect()
+        }
+        Script(script, _) => Vec::from_iter(
+            panic::catch_unwind(AssertUnwindSafe(|| script(clauses))).err().map(|panic| said_by(&*panic)),
+        ),
+        Not(_) => Vec::new(),
+    }
+}
+
+fn quiet() -> Trace {
+    Trace::new(false, false)
+}
+
+/// What is wrong with a row.
+fn check(clause: Clause, shown: Shown) -> Vec<String> {
+    let without = run(shown, Clauses::ALL.without(clause));
+    let missed = match shown {
+        By(seeds) => !without.is_empty() || found_anew(clause, seeds),
+        Script(_, what) => without.iter().any(|violation| violation.contains(what)),
+        Not(why) => !why.is_empty(),
+    };
+    let mut wrong = Vec::new();
+    if !missed {
+        wrong.push(format!("{clause:?} is not missed in {shown:?}: {without:?}"));
+    }
+    for violation in run(shown, Clauses::ALL) {
+        wrong.push(format!("{clause:?}: {shown:?} fails with all clauses on: {violation}"));
+    }
+    wrong
+}
 
 #[test]
-fn every_rule_is_necessary() {
-    let listed: BTreeSet<Rule> = SWITCHES.iter().map(|row| row.0).collect();
-    let missing: Vec<_> = Rule::ALL.iter().filter(|rule| !listed.contains(rule)).collect();
-    assert!(missing.is_empty() && listed.len() == SWITCHES.len(), "without exactly one row: {missing:?}");
-    let quiet = || Trace::new(false, false);
-    let mut wrong = Vec::new();
-    for &(rule, shown) in SWITCHES {
-        let run = |rules: Rules| match shown {
-            By(seeds) => seeds
-                .iter()
-                .filter_map(|(profile, seed)| run_caught(profile, *seed, rules, quiet()).violation)
-                .collect(),
-            Script(scenario) => Vec::from_iter(scenario(rules)),
-            Not(why) => {
-                assert!(!why.is_empty(), "{rule:?}: say why");
-                Vec::new()
-            }
-        };
-        if run(Rules::all().without(rule)).is_empty() && !found_anew(rule, shown) && !matches!(shown, Not(_)) {
-            wrong.push(format!("{rule:?} is not missed in {shown:?}"));
-        }
-        for violation in run(Rules::all()) {
-            wrong.push(format!("{shown:?} fails with all rules on: {violation}"));
-        }
-    }
+fn every_clause_is_necessary() {
+    let listed: BTreeSet<Clause> = rows().map(|row| row.0).collect();
+    let missing: Vec<_> = Clause::all().filter(|clause| !listed.contains(clause)).collect();
+    assert!(missing.is_empty() && listed.len() == rows().count(), "without exactly one row: {missing:?}");
+    let wrong: Vec<String> = rows().flat_map(|(clause, shown)| check(clause, shown)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Looks for another run that misses the rule, where a change of the machine has changed the listed ones.
-fn found_anew(rule: Rule, shown: Shown) -> bool {
-    let By(seeds) = shown else { return false };
+/// Looks for another run that misses the clause, where a change of the machine has changed the listed ones.
+fn found_anew(clause: Clause, seeds: &[(&'static str, u64)]) -> bool {
     let mut profiles: Vec<_> = seeds.iter().map(|(profile, _)| *profile).collect();
     profiles.sort_unstable();
     profiles.dedup();
-    let (failed, _) = sweep(&profiles, 0, LOOKED_AT, Rules::all().without(rule), 1);
+    let (failed, _) = sweep(&profiles, 0, LOOKED_AT, Clauses::ALL.without(clause), 1);
     for Failed { seed, profile, violation } in &failed {
-        println!("{rule:?} is missed in {profile} {seed} now: {violation}");
-        let on = run_caught(profile, *seed, Rules::all(), Trace::new(false, false)).violation;
-        assert_eq!(on, None, "{profile} {seed} fails with all rules on");
+        println!("{clause:?} is missed in {profile} {seed} now: {violation}");
+        let on = run_caught(profile, *seed, Clauses::ALL, quiet()).violation;
+        assert_eq!(on, None, "{profile} {seed} fails with all clauses on");
     }
     !failed.is_empty()
 }
 
+/// The clauses that the variable names, or all.
+fn chosen(variable: &str) -> Vec<Clause> {
+    let which = env::var(variable).unwrap_or_else(|_| panic!("{variable} names clauses, or is all"));
+    if which == "all" { Clause::all().collect() } else { which.split(',').map(Clause::named).collect() }
+}
+
 #[test]
-#[ignore = "finds seeds for the table: set ENTAIL_SIM_SWEEP_OFF to a rule or to all, and perhaps ENTAIL_SIM_SEEDS"]
-fn without_a_rule() {
-    let which = env::var("ENTAIL_SIM_SWEEP_OFF").expect("ENTAIL_SIM_SWEEP_OFF names a rule, or is all");
-    let rules: Vec<Rule> = if which == "all" { Rule::ALL.to_vec() } else { which.split(',').map(rule).collect() };
+#[ignore = "finds seeds for the tables: set ENTAIL_SIM_SWEEP_OFF to clauses or to all, and perhaps ENTAIL_SIM_SEEDS"]
+fn without_a_clause() {
     let count = number("ENTAIL_SIM_SEEDS").unwrap_or(3_000);
     let from = number("ENTAIL_SIM_FROM").unwrap_or(0);
-    for rule in rules {
-        let (failed, coverage) = sweep(&profiles(), from, count, Rules::all().without(rule), 3);
+    for clause in chosen("ENTAIL_SIM_SWEEP_OFF") {
+        let (failed, coverage) = sweep(&profiles(), from, count, Clauses::ALL.without(clause), 3);
         let runs = coverage.count("runs");
-        println!("{rule:?}: {} of {runs} fail", failed.len());
+        println!("{clause:?}: {} of {runs} fail", failed.len());
         for found in failed {
-            let on = run_caught(found.profile, found.seed, Rules::all(), Trace::new(false, false)).violation;
-            let row = format!("(Rule::{rule:?}, By(&[({:?}, {})])),", found.profile, found.seed);
+            let on = run_caught(found.profile, found.seed, Clauses::ALL, quiet()).violation;
+            let row = format!("(Rule::{clause:?}, By(&[({:?}, {})])),", found.profile, found.seed);
             println!("    {row} // {}{}", found.violation, if on.is_some() { " BUT FAILS WITH ALL ON" } else { "" });
         }
+    }
+}
+
+#[test]
+#[ignore = "looks at single rows: set ENTAIL_SIM_ROW to clauses, and perhaps ENTAIL_SIM_TRACE"]
+fn rows_alone() {
+    let chosen = chosen("ENTAIL_SIM_ROW");
+    for (clause, shown) in rows().filter(|row| chosen.contains(&row.0)) {
+        println!("{clause:?} off: {:#?}", run(shown, Clauses::ALL.without(clause)));
+        println!("{clause:?} on: {:#?}", run(shown, Clauses::ALL));
     }
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use entail::causal::codec::ContextCodec;
 use entail::cluster::map::ClusterMap;
 use entail::machine::message::{Effect, Input, NotChanged, Request, RequestId};
-use entail::machine::rules::Rules;
 use entail::machine::{Config, Machine};
 use entail::types::{Epoch, Key};
 
+use crate::clauses::Clauses;
 use crate::event::{Agenda, Event};
 use crate::invariants;
 use crate::network::Network;
@@ -27,7 +27,7 @@ pub struct World {
     /// How large, and which faults.
     pub settings: Settings,
     /// The clauses in force.
-    pub rules: Rules,
+    pub rules: Clauses,
     /// The source of chance.
     pub random: Random,
     /// Milliseconds since the run began.
@@ -70,14 +70,14 @@ pub struct World {
 
 impl World {
     /// The run of this profile and seed, at its beginning.
-    pub fn new(profile: &str, seed: u64, rules: Rules, trace: Trace) -> Self {
+    pub fn new(profile: &str, seed: u64, rules: Clauses, trace: Trace) -> Self {
         let mut random = Random::new(seed);
         let settings = settings(profile, &mut random);
         Self::of(settings, random, rules, trace)
     }
 
     /// A run of these settings, at its beginning.
-    pub fn of(settings: Settings, mut random: Random, rules: Rules, trace: Trace) -> Self {
+    pub fn of(settings: Settings, mut random: Random, rules: Clauses, trace: Trace) -> Self {
         let n = settings.nodes + settings.late_nodes;
         let nodes: Vec<_> = (0..n)
             .map(|i| {
@@ -206,8 +206,8 @@ impl World {
             max_waiting: self.settings.max_waiting,
             max_unapplied_bytes: self.settings.max_unapplied_bytes,
             seed: self.random.seed(),
-            rules: self.rules,
-            reconcile_rules: entail::cluster::reconcile::rules::ReconcileRules::all(),
+            rules: self.rules.machine,
+            reconcile_rules: self.rules.reconcile,
             fill_bytes_a_second: self.settings.fill_bytes,
         };
         let origin_ms = self.random.within(1, 1_000_000);
@@ -323,11 +323,12 @@ impl World {
         }
     }
 
-    fn begin_sync(&mut self, n: usize) {
+    /// Begins a sync of what was applied, if none is under way.
+    pub fn begin_sync(&mut self, n: usize) {
         let node = &mut self.nodes[n];
-        let (boot, sync_ms) = (node.boot, node.sync_ms);
+        let (boot, sync_ms, frozen) = (node.boot, node.sync_ms, node.frozen);
         let process = node.process.as_mut().expect("the caller knows that the node is up");
-        if process.syncing {
+        if process.syncing || frozen {
             return;
         }
         if let Some((batch, applied)) = process.unsynced.take() {

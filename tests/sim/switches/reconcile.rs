@@ -1,0 +1,40 @@
+//! The rows of the clauses of reconciliation.
+
+use entail::cluster::reconcile::rules::ReconcileRule;
+
+use super::Shown::{self, By, Not, Script};
+use crate::scripts::{closing, serving};
+
+/// One row a rule.
+pub const RECONCILE: &[(ReconcileRule, Shown)] = &[
+    (ReconcileRule::StayNew, By(&[("move", 1), ("away", 3), ("reshard", 5)])),
+    (ReconcileRule::EmptySet, Script(closing::who_leaves_has_all_that_is_left, "KEPT")),
+    (ReconcileRule::InTurn, Script(serving::who_is_promoted_and_who_leaves, "a map more than it takes")),
+    (ReconcileRule::PromoteTold, By(&[("forget", 4), ("wipe", 7), ("move", 11)])),
+    (ReconcileRule::PromoteServing, By(&[("move", 11), ("wipe", 12), ("wipe", 22)])),
+    (ReconcileRule::NobodyAll, Script(serving::who_left_early_is_back, "MONOTONIC-READS")),
+    (
+        ReconcileRule::NobodyLive,
+        Not("who is named too early is filled by all that left before it serves (NobodyAll), or named anew: for calm"),
+    ),
+    (ReconcileRule::LastServing, Script(serving::a_wrong_directory_of_the_last, "ShardUnavailable")),
+    (ReconcileRule::GoneOther, Script(serving::wrong_directories_of_both, "KEPT")),
+    (ReconcileRule::AbsentOther, Script(serving::one_of_two_that_were_away, "ShardUnavailable")),
+    (ReconcileRule::LeaveServe, By(&[("move", 41), ("away", 48), ("wipe", 57)])),
+    (ReconcileRule::LeaveTwo, Script(serving::one_of_two_that_are_wanted, "SETTLES")),
+    (ReconcileRule::CloseWhole, Script(closing::who_leaves_holds_a_write_of_a_lost_disk, "KEPT")),
+    (ReconcileRule::CloseLeaving, By(&[("wipe", 2), ("move", 6), ("reshard", 10)])),
+    (ReconcileRule::CloseServing, By(&[("wipe", 7)])),
+    (
+        ReconcileRule::CloseJoining,
+        Not("a Joining peer serves once it has what a Serving one told, under a version that comes after the close"),
+    ),
+    (ReconcileRule::CloseTwo, Script(closing::who_leaves_is_the_second_copy, "KEPT")),
+    (ReconcileRule::LostAll, Script(closing::who_is_away_holds_a_write_of_a_lost_disk, "READ-YOUR-WRITES")),
+    (ReconcileRule::LostLeaving, Script(closing::who_is_away_holds_a_write_of_a_lost_disk, "READ-YOUR-WRITES")),
+    (ReconcileRule::LostJoining, Script(closing::who_joins_holds_a_write_of_a_lost_disk, "ACKNOWLEDGED")),
+    (ReconcileRule::LostVersion, Script(closing::words_that_were_told_before, "READ-YOUR-WRITES")),
+    (ReconcileRule::LostThen, Script(closing::words_without_one_that_is_lost_now, "READ-YOUR-WRITES")),
+    (ReconcileRule::EmptyNew, Script(serving::who_joins_begins_anew, "has stalled")),
+    (ReconcileRule::EmptyAll, Script(serving::what_is_left_is_away, "MONOTONIC-READS")),
+];
