@@ -513,3 +513,21 @@ fn a_watch_counts_silence_and_standstill() {
     assert_eq!(watch.look(160_000 + 4 * STALLED_MS - 1, &without, present(&all, 0)).waiting.len(), 1);
     assert_eq!(watch.look(160_000 + 4 * STALLED_MS, &without, present(&all, 0)).waiting.len(), 0);
 }
+
+#[test]
+fn who_was_out_of_reach_while_its_fill_stood_still_does_not_wait() {
+    let map = Case::new("0@1S 1@2S 2@3J", &[1, 2, 3]).map;
+    let heard = |heard: &[u32]| Present {
+        hears: heard.iter().map(|n| (node(*n), heard.iter().copied().map(node).collect())).collect(),
+        ..Present::default()
+    };
+    let mut watch = Watch::default();
+    watch.look(0, &map, heard(&[1, 2, 3]));
+    let away = watch.look(STALLED_MS, &map, heard(&[1, 2]));
+    assert_eq!((away.stalled.len(), away.waiting.len()), (1, 0));
+    let without = Case::new("0@1S 1@2S", &[1, 2, 3]).map;
+    assert!(
+        watch.look(STALLED_MS + 1, &without, heard(&[1, 2, 3])).waiting.is_empty(),
+        "it is back, and named at once"
+    );
+}
