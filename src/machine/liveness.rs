@@ -208,10 +208,7 @@ impl Machine {
                 self.on_operations(incarnation, partition, operations, io)
             }
             Message::Report(reports) => self.on_report(from, incarnation, reports, io),
-            Message::Stability(reports) => {
-                self.on_stability(from, reports, io);
-                Ok(())
-            }
+            Message::Stability(reports) => self.on_stability(from, reports, io),
             Message::FillRequest { partition, version, attempt, vector }
                 if self.is_current(from, partition, version, io) =>
             {
