@@ -113,7 +113,7 @@ fn cost(answer: &Answer) -> Option<String> {
 
 /// Asks on the terminal; whatever is no yes is a no.
 fn agreed(answers: &mut impl BufRead, node: &str, cost: &str) -> bool {
-    eprint!("{cost}. {node} is given up for ever, with all that only it has. Go on? [y/N] ");
+    eprint!("{cost}. What is given up for {node} is so for ever. Go on? [y/N] ");
     let _ = io::stderr().flush();
     let mut line = String::new();
     answers.read_line(&mut line).is_ok() && matches!(line.trim(), "y" | "Y" | "yes" | "Yes" | "YES")

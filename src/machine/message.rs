@@ -70,7 +70,7 @@ pub enum Wanted {
     Admit(NodeAddr),
     /// A node out of the view, for good.
     Remove(NodeAddr),
-    /// A node, or the disk it had, given up with all that only it held.
+    /// A node given up with all that only it held; or, where a disk is missing that it had before, that disk alone.
     Forget {
         /// The node.
         node: NodeAddr,
@@ -110,6 +110,12 @@ pub enum NotChanged {
     /// This node stops. The change may have been made.
     #[error("This node is stopping, and the change may have been made; ask another node")]
     Stopping,
+    /// The same, where disks are missing that the node had before. Nothing was done.
+    #[error(
+        "This may lose {0} writes that only the disk held which this node has lost; what it has now is kept; repeat \
+         with \"confirm\":true"
+    )]
+    UnconfirmedDisk(u64),
 }
 
 fn list(nodes: &[NodeAddr]) -> String {

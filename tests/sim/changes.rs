@@ -76,7 +76,12 @@ impl World {
             Err(NotChanged::Silent(_)) => "changes: silent",
             Err(NotChanged::Cancelled) => "changes: cancelled",
             Err(NotChanged::Stalled) => "changes: stalled",
-            Err(NotChanged::Unconfirmed(_) | NotChanged::TooMany | NotChanged::Stopping) => "changes: others",
+            Err(
+                NotChanged::Unconfirmed(_)
+                | NotChanged::UnconfirmedDisk(_)
+                | NotChanged::TooMany
+                | NotChanged::Stopping,
+            ) => "changes: others",
         });
         self.changed.insert(id, outcome);
     }

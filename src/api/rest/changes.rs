@@ -149,7 +149,7 @@ fn fault(not_changed: &NotChanged) -> Fault {
             Fault::later(text)
         }
         NotChanged::Cancelled | NotChanged::Stalled => Fault::new(StatusCode::SERVICE_UNAVAILABLE, text),
-        NotChanged::Unconfirmed(_) => conflict(text),
+        NotChanged::Unconfirmed(_) | NotChanged::UnconfirmedDisk(_) => conflict(text),
     }
 }
 
