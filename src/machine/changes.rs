@@ -161,6 +161,9 @@ impl Machine {
             Wanted::Cancel => Change::Cancel,
             Wanted::Admit(node) => match self.incarnation_at(&node) {
                 Some(incarnation) => Change::Admit { node, incarnation },
+                None if let Some(why) = self.links.get(&node).and_then(|link| link.turned_away.clone()) => {
+                    return Some(NotChanged::TurnedAway { node, why });
+                }
                 None if now >= self.changes[at].asked_ms + SILENT_MS => return Some(NotChanged::Silent(node)),
                 None => return None,
             },
@@ -199,20 +202,17 @@ impl Machine {
                 self.changes[at].progress_ms = now;
                 self.look_at_changes(io);
             }
-            Err(error) => {
-                let changing = self.changes.remove(at);
-                reply(changing.client, Err(error.into()), io);
             Err(ChangeError::NotLost) if self.is_missed(at) => {
                 // The proposer, or who told it, has heard the node a moment ago; under a new name it decides anew.
                 self.changes[at].id = self.fresh_id();
             }
+            Err(error) => {
+                let changing = self.changes.remove(at);
+                reply(changing.client, Err(error.into()), io);
             }
         }
     }
 
-    /// Answers the changes that the map in force shows to be done, or undone.
-    pub(super) fn look_at_changes(&mut self, io: &mut Io<'_>) {
-        for at in (0..self.changes.len()).rev() {
     /// True for the word on a node that this one does not hear any more, while there is time for others to miss it too.
     fn is_missed(&self, at: usize) -> bool {
         let changing = &self.changes[at];
@@ -220,6 +220,9 @@ impl Machine {
         !self.is_live(node) && self.now.mono_ms < changing.asked_ms + MISSED_MS
     }
 
+    /// Answers the changes that the map in force shows to be done, or undone.
+    pub(super) fn look_at_changes(&mut self, io: &mut Io<'_>) {
+        for at in (0..self.changes.len()).rev() {
             if self.changes[at].agreed.is_none_or(|epoch| self.map.epoch < epoch) {
                 continue;
             }

@@ -91,10 +91,16 @@ pub enum NotChanged {
     #[error("No quorum; waiting for {}", list(.0))]
     NoQuorum(Vec<NodeAddr>),
     /// The node that was to be admitted does not answer. Nothing was done.
-    #[error(
-        "{0} does not answer as a node of this store; see that it runs, is reached from here, and is no other store's"
-    )]
+    #[error("{0} does not answer; see that it runs and is reached from here")]
     Silent(NodeAddr),
+    /// The node that was to be admitted answers, and is no node for this store. Nothing was done.
+    #[error("{node} can't be a node of this store: {why}")]
+    TurnedAway {
+        /// The node.
+        node: NodeAddr,
+        /// Why, in a sentence.
+        why: String,
+    },
     /// The change was undone before it was at its end.
     #[error("The change was cancelled before it was done")]
     Cancelled,
@@ -104,18 +110,18 @@ pub enum NotChanged {
     /// The operator is to confirm first. Nothing was done.
     #[error("This may lose {0} writes that only this node holds; repeat with \"confirm\":true")]
     Unconfirmed(u64),
-    /// Too many changes are asked of this node at once. Nothing was done.
-    #[error("Too many changes are under way; try again later")]
-    TooMany,
-    /// This node stops. The change may have been made.
-    #[error("This node is stopping, and the change may have been made; ask another node")]
-    Stopping,
     /// The same, where disks are missing that the node had before. Nothing was done.
     #[error(
         "This may lose {0} writes that only the disk held which this node has lost; what it has now is kept; repeat \
          with \"confirm\":true"
     )]
     UnconfirmedDisk(u64),
+    /// Too many changes are asked of this node at once. Nothing was done.
+    #[error("Too many changes are under way; try again later")]
+    TooMany,
+    /// This node stops. The change may have been made.
+    #[error("This node is stopping, and the change may have been made; ask another node")]
+    Stopping,
 }
 
 fn list(nodes: &[NodeAddr]) -> String {
@@ -409,6 +415,13 @@ pub enum Input {
         peer: NodeAddr,
         /// True when the peer's machine refused: no process listens there.
         refused: bool,
+    },
+    /// A node answers, but does not speak with this one, or this one not with it; told after [`Input::Disconnected`].
+    TurnedAway {
+        /// The node.
+        peer: NodeAddr,
+        /// Why, in a sentence.
+        why: String,
     },
     /// A forward was not handed to the network: nothing was done.
     NotSent {

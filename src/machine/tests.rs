@@ -2,8 +2,11 @@
 
 mod changes;
 mod durability;
+mod early;
+mod progress;
 mod repair;
 mod routing;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

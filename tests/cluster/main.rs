@@ -14,4 +14,6 @@ mod dev;
 mod harness;
 mod lifecycle;
 mod load;
+mod presence;
 mod sessions;
+mod settings;

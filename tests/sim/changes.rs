@@ -73,7 +73,7 @@ impl World {
             },
             Err(NotChanged::Refused(_)) => "changes: refused",
             Err(NotChanged::NoQuorum(_)) => "changes: no quorum",
-            Err(NotChanged::Silent(_)) => "changes: silent",
+            Err(NotChanged::Silent(_) | NotChanged::TurnedAway { .. }) => "changes: silent",
             Err(NotChanged::Cancelled) => "changes: cancelled",
             Err(NotChanged::Stalled) => "changes: stalled",
             Err(

@@ -148,7 +148,9 @@ fn fault(not_changed: &NotChanged) -> Fault {
         NotChanged::NoQuorum(_) | NotChanged::Silent(_) | NotChanged::TooMany | NotChanged::Stopping => {
             Fault::later(text)
         }
-        NotChanged::Cancelled | NotChanged::Stalled => Fault::new(StatusCode::SERVICE_UNAVAILABLE, text),
+        NotChanged::TurnedAway { .. } | NotChanged::Cancelled | NotChanged::Stalled => {
+            Fault::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
         NotChanged::Unconfirmed(_) | NotChanged::UnconfirmedDisk(_) => conflict(text),
     }
 }
