@@ -288,3 +288,21 @@ fn the_word_on_a_lost_disk_says_so_and_keeps_the_new_one() {
     all.check_settled(4);
     all.check_sixty(4, &context);
 }
+
+#[test]
+fn a_count_is_of_the_shard_as_the_asked_node_knows_it() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.sixty(6);
+    // Every word to node 6 takes its time, maps too.
+    all.slow = (1..=5).map(|number| ((node(number), node(6)), 500)).collect();
+    assert_eq!(all.change(3, Wanted::Reshard(3)), Ok(0));
+    let layout = all.machine(6).map().layout.clone();
+    assert_eq!((layout.shards.len(), all.machine(3).map().layout.shards.len()), (2, 3), "it has not heard yet");
+    let of_shard_one = |n: &usize| {
+        let partition = key(&format!("key{n}")).partition(8);
+        layout.partitions[partition.0 as usize] == ShardId(1)
+    };
+    let keys = (0..60).filter(of_shard_one).count() as u64;
+    assert_eq!(all.ask(6, Request::KeyCount { shard: ShardId(1) }), Response::KeyCount(keys));
+}
