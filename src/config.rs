@@ -14,6 +14,12 @@ use std::time::Duration;
 
 use crate::types::NodeAddr;
 
+/// The largest limit on keys, in bytes: what the store and the path of a request can hold, with room to spare.
+pub const MOST_KEY_BYTES: usize = 32 << 10;
+
+/// The largest limit on values, in bytes: what a message between nodes holds beside the key and the context.
+pub const MOST_VALUE_BYTES: usize = 6 << 20;
+
 /// The flags and variables of `entail serve`, as they were written.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ServeArgs {
@@ -47,10 +53,10 @@ pub struct ServeArgs {
     /// MiB of keys and values that the node copies to others a second, at the most, while keys move [default: 64].
     #[arg(long, env = "FILL_MIB_S", value_name = "MIB")]
     pub fill_mib_s: Option<String>,
-    /// The longest key, in bytes [default: 1024].
+    /// The longest key, in bytes, 32768 at most [default: 1024].
     #[arg(long, env = "MAX_KEY_BYTES", value_name = "BYTES")]
     pub max_key_bytes: Option<String>,
-    /// The largest value, in bytes of JSON text [default: 1048576].
+    /// The largest value, in bytes of JSON text, 6291456 at most [default: 1048576].
     #[arg(long, env = "MAX_VALUE_BYTES", value_name = "BYTES")]
     pub max_value_bytes: Option<String>,
 }
@@ -109,8 +115,8 @@ impl Settings {
             write_copies: positive("WRITE_COPIES", args.write_copies.as_deref(), 2)?,
             deadline: Duration::from_millis(positive("DEADLINE_MS", args.deadline_ms.as_deref(), 10_000)?),
             fill_bytes_s: u64::from(positive::<u32>("FILL_MIB_S", args.fill_mib_s.as_deref(), 64)?) << 20,
-            max_key_bytes: positive("MAX_KEY_BYTES", args.max_key_bytes.as_deref(), 1024)?,
-            max_value_bytes: positive("MAX_VALUE_BYTES", args.max_value_bytes.as_deref(), 1 << 20)?,
+            max_key_bytes: limit("MAX_KEY_BYTES", args.max_key_bytes.as_deref(), 1024, MOST_KEY_BYTES)?,
+            max_value_bytes: limit("MAX_VALUE_BYTES", args.max_value_bytes.as_deref(), 1 << 20, MOST_VALUE_BYTES)?,
             address,
             view,
         };
@@ -198,6 +204,14 @@ where
     Ok(value)
 }
 
+fn limit(name: &str, text: Option<&str>, default: usize, most: usize) -> Result<usize, SettingError> {
+    let value = positive(name, text, default)?;
+    if value > most {
+        return Err(SettingError(format!("{name} is {value}; it can be {most} at most")));
+    }
+    Ok(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,6 +276,14 @@ mod tests {
         let mut zero = args("node1:80", "node1:80");
         zero.write_copies = Some("0".into());
         assert_eq!(refused(&zero), "WRITE_COPIES is 0; it must be at least 1");
+        let mut large = args("node1:80", "node1:80");
+        large.max_value_bytes = Some("6291456".into());
+        assert!(Settings::parse(&large).is_ok());
+        large.max_value_bytes = Some("6291457".into());
+        assert_eq!(refused(&large), "MAX_VALUE_BYTES is 6291457; it can be 6291456 at most");
+        large.max_value_bytes = None;
+        large.max_key_bytes = Some("40000".into());
+        assert_eq!(refused(&large), "MAX_KEY_BYTES is 40000; it can be 32768 at most");
         zero.write_copies = Some("-1".into());
         assert!(refused(&zero).contains("WRITE_COPIES is not valid"));
     }

@@ -6,7 +6,7 @@
 //! - **Remove**: the node is in no layout any more, of those in force and wanted, and marked as taken out; it stays
 //!   bound, so that what it holds is drained to the others. There is no target for that: what is left to move without
 //!   one is repair. A target that wants the node is planned anew, or given up.
-//! - **Forget**: the operator's word that a node, or the disk it had, never comes back.
+//! - **Forget**: the operator's word that a node, or the disk it had before, never comes back.
 //! - **Cancel**: no target. What moved moves back, as the layout in force wants it.
 //!
 //! Reconciliation does the rest; see [`super::reconcile::change`].
@@ -37,7 +37,7 @@ pub enum Change {
     },
     /// A live node out of the view, for good.
     Remove(NodeAddr),
-    /// A node, or the disk it had before, given up with all that only it held.
+    /// A node given up with all that only it held; or, where a disk is missing that it had before, that disk alone.
     Forget(NodeAddr),
     /// No target.
     Cancel,
@@ -146,7 +146,8 @@ pub(super) fn replan(map: &mut ClusterMap, sight: &Sight) {
     });
 }
 
-/// Gives up what a node held: of a live one, what was held there before its disk was lost; of another, itself too.
+/// Gives up what a node held. Where disks are missing that it had before, those alone: who has a disk now is not given
+/// up by the word on the old one, down or not, and a second word is on itself.
 ///
 /// A node that is not live is gone for good, from its shard too, unless it is the last member there: then the place is
 /// kept for whoever starts at that address, and the partitions begin anew there, or where a reshard puts them.
@@ -163,11 +164,12 @@ fn forget(map: &mut ClusterMap, sight: &Sight, node: &NodeAddr) -> Result<(), Ch
         // Who is there now takes the place.
         given_up.extend(bound.flatten());
         map.nodes.insert(node.clone(), None);
-    } else if !sight.live.contains(node) {
+    } else if given_up.is_empty() {
+        if sight.live.contains(node) {
+            return Err(ChangeError::NotLost);
+        }
         given_up.extend(bound.flatten());
         take_away(map, sight, node);
-    } else if given_up.is_empty() {
-        return Err(ChangeError::NotLost);
     }
     map.forgotten.extend(given_up);
     Ok(())

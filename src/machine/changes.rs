@@ -7,6 +7,7 @@
 use super::Machine;
 use super::agreement::{NotBorn, NotRecovered};
 use super::message::{Effect, Message, NotChanged, RequestId, Wanted};
+use super::part::PartPeer;
 use super::pending::Io;
 use crate::cluster::change::{Change, ChangeError};
 use crate::cluster::map::{Layout, PeerState};
@@ -19,6 +20,9 @@ const AGAIN_MS: u64 = 1_000;
 
 /// How long a node that is to be admitted has to answer, in milliseconds.
 const SILENT_MS: u64 = 3_000;
+
+/// How long after this node others may still count one as live, in milliseconds: a silence and the pings that tell it.
+const MISSED_MS: u64 = 5_000;
 
 /// A change without progress for this long, in milliseconds, is answered; the work goes on.
 const STALLED_MS: u64 = 60_000;
@@ -65,7 +69,7 @@ impl Machine {
             self.meet(node, io);
         }
         let id = self.fresh_id();
-        let lost_writes = if let Wanted::Forget { node, .. } = &wanted { self.only_at(node) } else { 0 };
+        let lost_writes = if let Wanted::Forget { node, .. } = &wanted { self.lost_with(node) } else { 0 };
         self.changes.push(Changing {
             id,
             client,
@@ -90,7 +94,14 @@ impl Machine {
             Wanted::Birth { without, confirmed } => self.begin_birth(without, *confirmed).err().map(NotChanged::from),
             Wanted::Admit(node) if self.is_in_view(node) => Some(ChangeError::AlreadyInView.into()),
             Wanted::Remove(node) if !self.is_in_view(node) => Some(ChangeError::NoSuchNode.into()),
-            Wanted::Forget { node, confirmed: false } => Some(NotChanged::Unconfirmed(self.only_at(node))),
+            Wanted::Forget { node, confirmed: false } => {
+                let writes = self.lost_with(node);
+                Some(if self.has_lost_disks(node) {
+                    NotChanged::UnconfirmedDisk(writes)
+                } else {
+                    NotChanged::Unconfirmed(writes)
+                })
+            }
             _ => None,
         }
     }
@@ -99,11 +110,24 @@ impl Machine {
         self.map.nodes.contains_key(node) && !self.map.out.contains(node) && self.is_live(node)
     }
 
-    /// Writes that only this node's peers at `node` are known to hold, as far as this node can tell.
-    pub(super) fn only_at(&self, node: &NodeAddr) -> u64 {
+    /// True when disks are missing that a node had before, and nobody has given them up: the word is on them then.
+    fn has_lost_disks(&self, node: &NodeAddr) -> bool {
+        let former = self.map.former.iter().filter(|(_, address)| *address == node);
+        former.into_iter().any(|(incarnation, _)| !self.map.forgotten.contains(incarnation))
+    }
+
+    /// Writes that are given up with a node by [`Change::Forget`], as far as this node can tell.
+    fn lost_with(&self, node: &NodeAddr) -> u64 {
+        self.only_at(node, self.has_lost_disks(node))
+    }
+
+    /// Writes that only peers at `node` are known to hold, or only those whose disks are missing, as far as this node
+    /// can tell.
+    pub(super) fn only_at(&self, node: &NodeAddr, disks_alone: bool) -> u64 {
         let mut writes = 0;
         for part in &self.parts {
-            let there: Vec<_> = part.peers.iter().filter(|peer| peer.node == *node).map(|peer| peer.stay).collect();
+            let given_up = |peer: &&PartPeer| peer.node == *node && (peer.gone || !disks_alone);
+            let there: Vec<_> = part.peers.iter().filter(given_up).map(|peer| peer.stay).collect();
             for stay in there {
                 let told = part.words.durable(stay, stay);
                 let others = part.peers.iter().filter(|peer| peer.node != *node);
@@ -170,6 +194,9 @@ impl Machine {
             Wanted::Birth { .. } | Wanted::Recover { .. } => return None,
             Wanted::Admit(node) => match self.incarnation_at(&node) {
                 Some(incarnation) => Change::Admit { node, incarnation },
+                None if let Some(why) = self.links.get(&node).and_then(|link| link.turned_away.clone()) => {
+                    return Some(NotChanged::TurnedAway { node, why });
+                }
                 None if now >= self.changes[at].asked_ms + SILENT_MS => return Some(NotChanged::Silent(node)),
                 None => return None,
             },
@@ -206,11 +233,22 @@ impl Machine {
                 self.changes[at].progress_ms = now;
                 self.look_at_changes(io);
             }
+            Err(ChangeError::NotLost) if self.is_missed(at) => {
+                // The proposer, or who told it, has heard the node a moment ago; under a new name it decides anew.
+                self.changes[at].id = self.fresh_id();
+            }
             Err(error) => {
                 let changing = self.changes.remove(at);
                 reply(changing.client, Err(error.into()), io);
             }
         }
+    }
+
+    /// True for the word on a node that this one does not hear any more, while there is time for others to miss it too.
+    fn is_missed(&self, at: usize) -> bool {
+        let changing = &self.changes[at];
+        let Wanted::Forget { node, .. } = &changing.wanted else { return false };
+        !self.is_live(node) && self.now.mono_ms < changing.asked_ms + MISSED_MS
     }
 
     /// Answers the changes that the map in force shows to be done, or undone.

@@ -47,7 +47,12 @@ impl Machine {
                 Ok(Verdict::Wait(Code::ShardUnavailable))
             }
             Some(shares) if shares.len() == 1 => {
-                Ok(shares.into_keys().next().map_or(Verdict::Wait(Code::ShardUnavailable), Verdict::Forward))
+                let Some((node, partitions)) = shares.into_iter().next() else {
+                    return Ok(Verdict::Wait(Code::ShardUnavailable));
+                };
+                // Under another map a shard of this number is something else.
+                pending.request = Request::CountOf { partitions };
+                Ok(Verdict::Forward(node))
             }
             Some(shares) => self.gather(shares, pending, io),
         }

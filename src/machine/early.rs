@@ -26,6 +26,14 @@ pub(super) struct Early {
     heard: Epoch,
 }
 
+impl Early {
+    /// How many are kept.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+}
+
 impl Machine {
     /// Those of the reports whose rows are in force here, or were; the others are kept.
     pub(super) fn keep_early_reports(

@@ -10,6 +10,7 @@ use super::message::{Message, StabilityReport};
 use super::rules::Rule;
 use super::{Io, Machine};
 use crate::causal::vector::VersionVector;
+use crate::error::StoreError;
 use crate::types::{Epoch, NodeAddr, PartitionId, StayId};
 
 /// The shortest pause between two rounds of gossip, in milliseconds; a large store pauses a millisecond a node.
@@ -84,7 +85,12 @@ impl Machine {
         self.part(partition).peers.iter().any(|peer| peer.node == *node)
     }
 
-    pub(super) fn on_stability(&mut self, from: &NodeAddr, reports: Vec<StabilityReport>, io: &mut Io<'_>) {
+    pub(super) fn on_stability(
+        &mut self,
+        from: &NodeAddr,
+        reports: Vec<StabilityReport>,
+        io: &mut Io<'_>,
+    ) -> Result<(), StoreError> {
         for report in reports {
             let Some(part) = self.parts.get_mut(report.partition.0 as usize) else { continue };
             if report.version > part.version {
@@ -94,6 +100,39 @@ impl Machine {
             for (stay, seq) in report.stable.iter() {
                 part.stable.learn(stay, seq, report.version);
             }
+            self.check_stable(from, &report)?;
+        }
+        Ok(())
+    }
+
+    /// A peer says that it holds less than it said before: it is told what is stable, which it said that it holds.
+    pub(super) fn remind(&mut self, node: &NodeAddr, partition: PartitionId, io: &mut Io<'_>) {
+        let stable = self.part(partition).stable.iter();
+        let report =
+            |(stay, seq, version)| StabilityReport { partition, version, stable: [(stay, seq)].into_iter().collect() };
+        let reports: Vec<StabilityReport> = stable.map(report).collect();
+        self.send(node, Message::Stability(reports), io);
+    }
+
+    /// What is stable every Serving peer holds, and has said so. One whose disk does not hold it has forgotten what
+    /// others have collected since, and would bring it back.
+    fn check_stable(&self, from: &NodeAddr, report: &StabilityReport) -> Result<(), StoreError> {
+        let part = self.part(report.partition);
+        let (Some(replica), Some(own)) = (&part.replica, part.own_serving()) else { return Ok(()) };
+        // One that began empty, as all was lost, never held it.
+        if part.peer(own).is_none_or(|own| own.begun_empty.is_some()) {
+            return Ok(());
+        }
+        let lacks = |(stay, seq): &(StayId, u64)| *seq > replica.applied.get(*stay) && !part.is_closed(*stay);
+        match report.stable.iter().find(lacks) {
+            Some((stay, seq)) => Err(StoreError::Damaged(format!(
+                "this node told {from} that it holds {seq} writes of stay {stay} in partition {}, and this data \
+                 directory holds {}: it was restored from a backup, or copied; start the node with an empty data \
+                 directory, and it refills from the others",
+                report.partition,
+                replica.applied.get(stay),
+            ))),
+            None => Ok(()),
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Link {
     /// When it said so.
     pub told_ms: Option<u64>,
     pub settings_hash: Option<u64>,
+    /// Why it does not speak with this node, or this node not with it, though it answers.
+    pub turned_away: Option<String>,
     /// Answers to what it forwarded here before there was a connection to it.
     owed: Vec<Message>,
     /// With which epoch here, and when, the node was last asked for its map, or given this one's.
@@ -59,6 +61,7 @@ impl Machine {
                 if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is right again" };
             io.effects.push(Effect::Warn(format!("this node's wall clock {text}")));
         }
+        self.log_settings(io);
     }
 
     /// What this node says of itself in a ping.
@@ -111,6 +114,7 @@ impl Machine {
         self.lose_forwards(peer, io);
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = true;
+        link.turned_away = None;
         link.incarnation = Some(incarnation);
         // One that was refused before is live again with its answer.
         let owed = std::mem::take(&mut link.owed);
@@ -137,6 +141,7 @@ impl Machine {
     pub(super) fn on_disconnected(&mut self, peer: &NodeAddr, refused: bool, io: &mut Io<'_>) {
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = false;
+        link.turned_away = None;
         link.accepted = false;
         if refused {
             self.detector.refused(peer);
@@ -146,6 +151,12 @@ impl Machine {
         let here = self.partitions().filter(|p| !self.part(*p).unanswered.is_empty());
         self.wake.extend(here.collect::<Vec<_>>());
         self.wake.extend(self.requests.waited_for().into_iter().flatten());
+    }
+
+    pub(super) fn on_turned_away(&mut self, peer: &NodeAddr, why: String) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.turned_away = Some(why);
+        }
     }
 
     /// A node answers forwards by the stream from it, and begins with none before it has reached this node: so with
@@ -235,10 +246,7 @@ impl Machine {
                 self.on_operations(incarnation, partition, operations, io)
             }
             Message::Report(reports) => self.on_report(from, incarnation, reports, io),
-            Message::Stability(reports) => {
-                self.on_stability(from, reports, io);
-                Ok(())
-            }
+            Message::Stability(reports) => self.on_stability(from, reports, io),
             Message::FillRequest { partition, version, attempt, vector }
                 if self.is_current(from, partition, version, io) =>
             {

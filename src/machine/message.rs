@@ -72,7 +72,7 @@ pub enum Wanted {
     Admit(NodeAddr),
     /// A node out of the view, for good.
     Remove(NodeAddr),
-    /// A node, or the disk it had, given up with all that only it held.
+    /// A node given up with all that only it held; or, where a disk is missing that it had before, that disk alone.
     Forget {
         /// The node.
         node: NodeAddr,
@@ -105,10 +105,16 @@ pub enum NotChanged {
     #[error("No quorum; waiting for {}", list(.0))]
     NoQuorum(Vec<NodeAddr>),
     /// The node that was to be admitted does not answer. Nothing was done.
-    #[error(
-        "{0} does not answer as a node of this store; see that it runs, is reached from here, and is no other store's"
-    )]
+    #[error("{0} does not answer; see that it runs and is reached from here")]
     Silent(NodeAddr),
+    /// The node that was to be admitted answers, and is no node for this store. Nothing was done.
+    #[error("{node} can't be a node of this store: {why}")]
+    TurnedAway {
+        /// The node.
+        node: NodeAddr,
+        /// Why, in a sentence.
+        why: String,
+    },
     /// The change was undone before it was at its end.
     #[error("The change was cancelled before it was done")]
     Cancelled,
@@ -118,6 +124,12 @@ pub enum NotChanged {
     /// The operator is to confirm first. Nothing was done.
     #[error("This may lose {0} writes that only this node holds; repeat with \"confirm\":true")]
     Unconfirmed(u64),
+    /// The same, where disks are missing that the node had before. Nothing was done.
+    #[error(
+        "This may lose {0} writes that only the disk held which this node has lost; what it has now is kept; repeat \
+         with \"confirm\":true"
+    )]
+    UnconfirmedDisk(u64),
     /// The store is not born without a node.
     #[error(transparent)]
     NotBorn(#[from] NotBorn),
@@ -450,6 +462,13 @@ pub enum Input {
         peer: NodeAddr,
         /// Where its maps stand.
         standing: Standing,
+    },
+    /// A node answers, but does not speak with this one, or this one not with it; told after [`Input::Disconnected`].
+    TurnedAway {
+        /// The node.
+        peer: NodeAddr,
+        /// Why, in a sentence.
+        why: String,
     },
     /// A forward was not handed to the network: nothing was done.
     NotSent {

@@ -125,6 +125,8 @@ pub struct Machine {
     clock: Clock,
     /// Whether the wall clock is ahead of every peer's, and not believed.
     clock_ahead: bool,
+    /// What was found wrong with the settings when they were looked at last.
+    logged: BTreeSet<String>,
     detector: Detector,
     links: BTreeMap<NodeAddr, Link>,
     requests: Requests,
@@ -272,6 +274,10 @@ impl Machine {
             }
             Input::OtherBranch { peer, standing } => {
                 self.on_other_branch(&peer, standing, io);
+                Ok(())
+            }
+            Input::TurnedAway { peer, why } => {
+                self.on_turned_away(&peer, why);
                 Ok(())
             }
             Input::NotSent { id } => {

@@ -54,6 +54,7 @@ impl Machine {
             parts: Vec::new(),
             clock: Clock::new(ceiling.unwrap_or(Timestamp(0))),
             clock_ahead: false,
+            logged: Default::default(),
             detector: Detector::new(now.mono_ms, others.iter().cloned()),
             links: others.into_iter().map(|node| (node, Link::default())).collect(),
             requests: Requests::new(derive(&config.seed, b"requests") as u64),

@@ -91,7 +91,7 @@ impl Machine {
 
     fn unconfirmed_recovery(&self) -> NotRecovered {
         let lost = cost(&self.map, &self.present());
-        let writes = lost.silent.iter().map(|node| self.only_at(node)).sum();
+        let writes = lost.silent.iter().map(|node| self.only_at(node, false)).sum();
         NotRecovered::Unconfirmed(Box::new(RecoveryCost {
             silent: lost.silent,
             partitions: lost.partitions.len() as u32,

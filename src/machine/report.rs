@@ -167,7 +167,12 @@ impl Machine {
                 continue;
             }
             self.check_memory(from, &report)?;
-            let first = self.part(report.partition).words.of(report.stay).is_none();
+            let words = &self.part(report.partition).words;
+            let first = words.of(report.stay).is_none();
+            let forgot = report.durable.iter().any(|(stay, seq)| seq < words.durable(report.stay, stay));
+            if forgot {
+                self.remind(from, report.partition, io);
+            }
             self.take_word(&report);
             if first {
                 self.begin_streams(report.partition, report.stay);

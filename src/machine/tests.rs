@@ -3,9 +3,12 @@
 mod birth;
 mod changes;
 mod durability;
+mod early;
+mod progress;
 mod recovery;
 mod repair;
 mod routing;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,9 +1,23 @@
-//! What an operator should know of a node and of the store as it sees it: a sentence each, for `/status`.
+//! What an operator should know of a node and of the store as it sees it: a sentence each, for `/status`; and of these,
+//! for the log, what is wrong with the settings.
 
-use super::Machine;
+use super::message::Effect;
+use super::{Io, Machine};
 use crate::types::{NodeAddr, Now, ShardId};
 
 impl Machine {
+    /// Says in the log what keeps the store from being born, and which settings differ: each when it comes to be so.
+    pub(super) fn log_settings(&mut self, io: &mut Io<'_>) {
+        let mut lines = Vec::new();
+        if self.map.is_born() {
+            self.warn_of_settings(&mut lines);
+        } else {
+            lines.extend(self.not_ready_to_be_born());
+        }
+        let logged = std::mem::replace(&mut self.logged, lines.into_iter().collect());
+        io.effects.extend(self.logged.difference(&logged).cloned().map(Effect::Warn));
+    }
+
     pub(super) fn warnings(&self, now: Now) -> Vec<String> {
         if !self.map.is_born() {
             return self.not_ready_to_be_born(None).into_iter().collect();
@@ -41,7 +55,12 @@ impl Machine {
         let silent = self.silent_voters();
         if !silent.is_empty() {
             let names: Vec<&str> = silent.iter().map(NodeAddr::as_str).collect();
-            warnings.push(format!("voters out of reach: {}", names.join(", ")));
+            let locked = if silent.len() * 2 >= self.map.voters.len() {
+                "; until a majority is there, no view, shard or reshard can change"
+            } else {
+                ""
+            };
+            warnings.push(format!("voters out of reach: {}{locked}", names.join(", ")));
         }
         let (other, _) = self.on_other_lines(now.mono_ms);
         if !other.is_empty() {

@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::refused::Spoken;
 use super::stop::Stop;
 
 /// How long a request's head may take to arrive; an idle connection is ended after it, too.
@@ -105,9 +106,9 @@ async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Rou
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Spoken::new(stream)), service)
     );
-    // Errors from here on are a client that went away or spoke no HTTP; hyper has answered what can be answered.
+    // Errors from here on are a client that went away or spoke no HTTP; what can be answered is.
     tokio::select! {
         _ = serving.as_mut() => {}
         () = stop.requested() => {
@@ -162,6 +163,33 @@ mod tests {
         let mut bytes = vec![0; 1024];
         let n = stream.read(&mut bytes).await.unwrap();
         String::from_utf8_lossy(&bytes[..n]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn what_is_no_http_or_too_long_is_refused_with_a_json_body() {
+        let (address, _trigger, _served) = started().await;
+        let long = "x".repeat(70_000);
+        for (request, status, error) in [
+            ("nonsense\r\n\r\n".to_owned(), "400", "The request is not valid HTTP/1.1"),
+            ("GET / HTTP/1.1\r\nbad header\r\n\r\n".to_owned(), "400", "The request is not valid HTTP/1.1"),
+            (format!("GET /{long} HTTP/1.1\r\nhost: node1\r\n\r\n"), "414", "The path is too long"),
+            (format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200)), "431", "The headers are too long"),
+            // After a request that is answered.
+            ("GET / HTTP/1.1\r\nhost: node1\r\n\r\nnonsense\r\n\r\n".to_owned(), "400", "The request is not valid"),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            // What is refused is not read to its end, which a client may be told by a reset.
+            let _ = stream.read_to_string(&mut answer).await;
+            let refusal = answer.rfind("HTTP/1.1 ").map(|at| &answer[at..]).unwrap_or_default();
+            assert!(refusal.starts_with(&format!("HTTP/1.1 {status}")), "{refusal}");
+            let (head, body) = refusal.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{refusal}");
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert!(body["error"].as_str().unwrap().starts_with(error), "{body}");
+            assert_eq!(body["message"], "Error in request");
+        }
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 //! settings are no good, so starting again without changing them is no use.
 
 pub mod http;
+mod refused;
 pub mod stop;
 
 use std::io;

@@ -95,7 +95,7 @@ impl Link {
     }
 
     async fn greet(local: &Local, node: &NodeAddr, channel: Channel) -> Result<Self, Down> {
-        let turned_away = |status: Status| Down::TurnedAway(status.message().to_owned());
+        let turned_away = |status: Status| Down::TurnedAway(format!("it says '{}'", status.message()));
         // Room for the whole window and the Hello: a send never waits.
         let (frames, sent) = mpsc::channel(WINDOW_FRAMES + 1);
         let hello = Frame { hello: Some(local.hello(node)), ..Frame::default() };
@@ -107,7 +107,7 @@ impl Link {
         match acks.message().await.map_err(turned_away)?.and_then(|ack| ack.kind) {
             Some(Kind::Hello(hello)) => {
                 let accepted = local.accept_answer(node, &hello);
-                let remote = accepted.map_err(|refusal| Down::TurnedAway(format!("by this node: {refusal}")))?;
+                let remote = accepted.map_err(|refusal| Down::TurnedAway(format!("this node says '{refusal}'")))?;
                 Ok(Self { remote, frames, acks, window: Window::default() })
             }
             Some(Kind::Number(_)) | None => Err(Down::TurnedAway("it did not say who it is".into())),

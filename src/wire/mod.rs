@@ -46,8 +46,8 @@ use tokio::sync::watch;
 pub use identity::{FORMAT_VERSION, Local, Refusal, Remote};
 pub use peers::Peers;
 
-/// The greatest frame that is sent or taken. Batches are far smaller; this holds a value of 1 MiB with its context, or
-/// the map of a very large store.
+/// The greatest frame that is sent or taken. Batches are far smaller; this holds the largest value that may be allowed
+/// with its context, or the map of a very large store.
 pub const MAX_FRAME_BYTES: usize = 8 << 20;
 
 /// How often an HTTP/2 ping goes over every connection, and how long its answer may take.

@@ -20,8 +20,8 @@ use crate::machine::message::Message;
 /// A batch is closed when it holds this much.
 pub const BATCH_BYTES: usize = 256 << 10;
 
-/// A single message above this is refused; below, it fits into a frame. Values are at most 1 MiB, and chunks of fills
-/// are bounded, so what is refused here is a mistake of the sender.
+/// A single message above this is refused; below, it fits into a frame. Values, keys and chunks of fills are bounded, so
+/// what is refused here is a mistake of the sender.
 pub const MAX_MESSAGE_BYTES: usize = 7 << 20;
 
 /// Operations are cut into messages of about this size.

@@ -105,6 +105,9 @@ impl Tasks {
                 if !self.disconnect(outbox, down == Down::Refused).await {
                     return;
                 }
+                if let Down::TurnedAway(why) = &down {
+                    self.tell(Input::TurnedAway { peer: self.node.clone(), why: why.clone() }).await;
+                }
             }
             let broke = matches!(down, Down::Broken(_));
             told = Some(down);

@@ -80,7 +80,7 @@ pub struct Cluster {
     extra: Vec<(&'static str, String)>,
     processes: Vec<Option<Child>>,
     directory: tempfile::TempDir,
-    _machine: MutexGuard<'static, ()>,
+    _machine: Option<MutexGuard<'static, ()>>,
 }
 
 impl Cluster {
@@ -91,17 +91,21 @@ impl Cluster {
 
     /// The same with further settings.
     pub fn start_with(nodes: usize, shards: u32, extra: &[(&'static str, &str)]) -> Self {
-        let mut cluster = Self::with(nodes, shards, extra);
-        for node in 0..nodes {
-            cluster.restart(node);
-        }
-        cluster.wait_ready();
+        let mut cluster = Self::prepare(nodes, shards, extra, Some(machine()));
+        cluster.start_all();
+        cluster
+    }
+
+    /// Another store, while this one runs.
+    pub fn start_beside(&self, nodes: usize, shards: u32) -> Self {
+        let mut cluster = Self::prepare(nodes, shards, &[], None);
+        cluster.start_all();
         cluster
     }
 
     /// So many nodes in so many shards, of which only these are started; not ready.
     pub fn start_some(nodes: usize, shards: u32, started: &[usize]) -> Self {
-        let mut cluster = Self::with(nodes, shards, &[]);
+        let mut cluster = Self::prepare(nodes, shards, &[], Some(machine()));
         for node in started {
             cluster.restart(*node);
         }
@@ -112,8 +116,13 @@ impl Cluster {
         cluster
     }
 
-    fn with(nodes: usize, shards: u32, extra: &[(&'static str, &str)]) -> Self {
-        let machine = machine();
+    /// So many nodes, none of them started.
+    pub fn prepare(
+        nodes: usize,
+        shards: u32,
+        extra: &[(&'static str, &str)],
+        machine: Option<MutexGuard<'static, ()>>,
+    ) -> Self {
         let network = network();
         Self {
             nodes: (1..=nodes).map(|host| format!("{network}{host}:8085")).collect(),
@@ -127,6 +136,13 @@ impl Cluster {
         }
     }
 
+    fn start_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.restart(node);
+        }
+        self.wait_ready();
+    }
+
     /// Starts one more node, which joins the store by itself; gives its number.
     pub fn add(&mut self) -> usize {
         let node = self.nodes.len();
@@ -138,6 +154,11 @@ impl Cluster {
 
     /// Starts a node that does not run, on the data it had.
     pub fn restart(&mut self, node: usize) {
+        self.restart_with(node, &[]);
+    }
+
+    /// The same with other settings than it would have.
+    pub fn restart_with(&mut self, node: usize, other: &[(&str, &str)]) {
         assert!(self.processes[node].is_none(), "{} runs", self.nodes[node]);
         let log = File::options().create(true).append(true).open(self.log(node)).expect("a log file");
         let mut view = self.nodes[..self.first].to_vec();
@@ -152,11 +173,17 @@ impl Cluster {
             .env("SHARD_COUNT", shards)
             .env("DATA_DIR", self.data_dir(node))
             .envs(self.extra.iter().map(|(name, value)| (name, value)))
+            .envs(other.iter().copied())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn()
             .expect("the program starts");
         self.processes[node] = Some(child);
+    }
+
+    /// Sends a signal to a node that runs.
+    pub fn signal(&self, node: usize, which: Signal) {
+        signal(self.processes[node].as_ref().expect("the node runs"), which);
     }
 
     /// kill -9.
@@ -218,6 +245,11 @@ impl Cluster {
     /// Where a node keeps its data.
     pub fn data_dir(&self, node: usize) -> PathBuf {
         self.directory.path().join(format!("node{}", node + 1))
+    }
+
+    /// What a node has said on standard error so far, in all its lives.
+    pub fn said(&self, node: usize) -> String {
+        std::fs::read_to_string(self.log(node)).expect("a node that was started has a log")
     }
 
     fn log(&self, node: usize) -> PathBuf {

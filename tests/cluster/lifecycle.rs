@@ -43,6 +43,7 @@ fn settings_that_are_no_good_exit_with_2_and_say_why() {
         (&[own, ("VIEW", five), ("GRPC_PORT_OFFSET", "65500")], "GRPC_PORT_OFFSET"),
         (&[own, ("VIEW", five), ("GRPC_PORT_OFFSET", "1")], "GRPC_PORT_OFFSET"),
         (&[own, ("VIEW", five), ("MAX_KEY_BYTES", "-1")], "MAX_KEY_BYTES"),
+        (&[own, ("VIEW", five), ("MAX_VALUE_BYTES", "7000000")], "6291456"),
         (&[own, ("VIEW", five), ("BIND_ADDRESS", "here")], "BIND_ADDRESS"),
     ] {
         let output = refused(settings);

@@ -14,5 +14,7 @@ mod dev;
 mod harness;
 mod lifecycle;
 mod load;
+mod presence;
 mod recover;
 mod sessions;
+mod settings;

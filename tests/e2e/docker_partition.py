@@ -14,7 +14,9 @@ import unittest
 import requests
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from test_assignment4 import ADDRESSES, IMAGE, NAMES, NETWORK, SHARD_COUNT, SUBNET, clean_up, docker, report  # noqa: E402
+from test_assignment4 import (  # noqa: E402
+    ADDRESSES, FIRST, IMAGE, NAMES, NETWORK, SHARD_COUNT, SUBNET, clean_up, docker, report,
+)
 
 CLIENTS = "mynet-clients"
 CLIENTS_SUBNET = "10.11.0.0/16"
@@ -35,10 +37,43 @@ def client_host(node):
     return f"10.11.0.{node + 2}"
 
 
-def ask(method, node, path, context="", **options):
+def start(node, *settings):
+    """Starts the container of a node on both networks, with further settings as docker's own arguments."""
+    name, address = NAMES[node], ADDRESSES[node]
+    docker(
+        "run", "-d", f"--net={NETWORK}", f"--ip={address.split(':')[0]}", f"--name={name}",
+        "-e", f"SOCKET_ADDRESS={address}", "-e", f"VIEW={','.join(ADDRESSES[:FIRST])}",
+        "-e", f"SHARD_COUNT={SHARD_COUNT}", "-e", f"DEADLINE_MS={DEADLINE_MS}", *settings, IMAGE,
+    )
+    docker("network", "connect", "--ip", client_host(node), CLIENTS, name)
+
+
+def start_all(*settings):
+    """Makes the networks, starts all nodes and waits until they are ready."""
+    docker("network", "create", f"--subnet={SUBNET}", NETWORK)
+    # Internal: no gateway, so that no packet finds its way around the cut.
+    docker("network", "create", "--internal", f"--subnet={CLIENTS_SUBNET}", CLIENTS)
+    for node in range(FIRST):
+        start(node, *settings)
+    for node in range(FIRST):
+        wait_until(f"{NAMES[node]} is ready", READY_WITHIN_S, lambda node=node: is_ready(node))
+
+
+def ask(method, node, path, context="", timeout_s=DEADLINE_MS / 1000 + 5, **options):
     headers = {"X-Causal-Metadata": context} if context else {}
     url = f"http://{client_host(node)}:8085{path}"
-    return requests.request(method, url, headers=headers, timeout=DEADLINE_MS / 1000 + 5, **options)
+    return requests.request(method, url, headers=headers, timeout=timeout_s, **options)
+
+
+def is_ready(node):
+    try:
+        return ask("GET", node, "/readyz").status_code == 200
+    except requests.exceptions.RequestException:
+        return False
+
+
+def view(node):
+    return ask("GET", node, "/key-value-store-view").json()["view"]
 
 
 def put(node, key, value, context=""):
@@ -74,25 +109,7 @@ class Partition(unittest.TestCase):
     def setUpClass(cls):
         remove_all()
         cls.addClassCleanup(remove_all)
-        docker("network", "create", f"--subnet={SUBNET}", NETWORK)
-        # Internal: no gateway, so that no packet finds its way around the cut.
-        docker("network", "create", "--internal", f"--subnet={CLIENTS_SUBNET}", CLIENTS)
-        for node, (name, address) in enumerate(zip(NAMES, ADDRESSES)):
-            docker(
-                "run", "-d", f"--net={NETWORK}", f"--ip={address.split(':')[0]}", f"--name={name}",
-                "-e", f"SOCKET_ADDRESS={address}", "-e", f"VIEW={','.join(ADDRESSES)}",
-                "-e", f"SHARD_COUNT={SHARD_COUNT}", "-e", f"DEADLINE_MS={DEADLINE_MS}", IMAGE,
-            )
-            docker("network", "connect", "--ip", client_host(node), CLIENTS, name)
-        for node in range(len(NAMES)):
-            wait_until(f"{NAMES[node]} is ready", READY_WITHIN_S, lambda node=node: cls.is_ready(node))
-
-    @staticmethod
-    def is_ready(node):
-        try:
-            return ask("GET", node, "/readyz").status_code == 200
-        except requests.exceptions.RequestException:
-            return False
+        start_all()
 
     def done(self, response):
         self.assertIn(response.status_code, (200, 201), response.text)
@@ -112,14 +129,14 @@ class Partition(unittest.TestCase):
         members = ask("GET", 0, "/key-value-store-shard/shard-id-members/1").json()["shard-id-members"]
         inside, outside, other = (ADDRESSES.index(member) for member in members[:3])
         shared, theirs, ours = (self.key_of_shard(1, stem) for stem in ("shared", "theirs", "ours"))
-        before = {node: get(node, shared).json()["value"] for node in range(len(NAMES))}
+        before = {node: get(node, shared).json()["value"] for node in range(FIRST)}
         self.assertEqual(set(before.values()), {"before"})
 
         cut_off(outside)
         cut_off(other)
         cut = [ADDRESSES[outside], ADDRESSES[other]]
-        wait_until("the cut nodes leave the view", GONE_WITHIN_S, lambda: not set(cut) & set(self.view(inside)))
-        wait_until("a cut node is alone", GONE_WITHIN_S, lambda: self.view(outside) == [ADDRESSES[outside]])
+        wait_until("the cut nodes leave the view", GONE_WITHIN_S, lambda: not set(cut) & set(view(inside)))
+        wait_until("a cut node is alone", GONE_WITHIN_S, lambda: view(outside) == [ADDRESSES[outside]])
 
         # Both sides take writes, of the same key and of others.
         here = self.done(put(inside, ours, "ours", self.done(put(inside, shared, "here"))))
@@ -140,29 +157,26 @@ class Partition(unittest.TestCase):
         heal(other)
         # Once the nodes hear each other again, two seconds are enough.
         wait_until("all are back in the view", BACK_WITHIN_S, lambda: all(
-            self.view(node) == sorted(ADDRESSES) for node in range(len(NAMES))
+            view(node) == sorted(ADDRESSES[:FIRST]) for node in range(FIRST)
         ))
         took = self.agreed(shared, ours, theirs)
         print(f"agreed {took:.2f} s after the heal")
-        for node in range(len(NAMES)):
+        for node in range(FIRST):
             self.assertEqual(get(node, theirs, there).json().get("value"), "theirs", NAMES[node])
             self.assertEqual(get(node, ours, here).json().get("value"), "ours", NAMES[node])
-
-    def view(self, node):
-        return ask("GET", node, "/key-value-store-view").json()["view"]
 
     def agreed(self, shared, ours, theirs):
         """Waits until every node shows the same winner, and what either side wrote alone; gives how long it took."""
         begin = time.monotonic()
         while True:
             shown = {name: [get(node, key).json().get("value") for key in (shared, ours, theirs)]
-                     for node, name in enumerate(NAMES)}
+                     for node, name in enumerate(NAMES[:FIRST])}
             took = time.monotonic() - begin
             if all(values in (["here", "ours", "theirs"], ["there", "ours", "theirs"]) for values in shown.values()):
                 if len({values[0] for values in shown.values()}) == 1:
                     return took
             if took > AGREE_WITHIN_S:
-                logs = "\n".join(f"{name}:\n{docker('logs', '--tail', '15', name, check=False)}" for name in NAMES)
+                logs = "\n".join(f"{name}:\n{docker('logs', '--tail', '15', name, check=False)}" for name in NAMES[:FIRST])
                 self.fail(f"the replicas do not agree {took:.1f} s after the heal: {shown}\n{logs}")
             time.sleep(0.05)
 

@@ -80,12 +80,17 @@ impl World {
             },
             Err(NotChanged::Refused(_)) => "changes: refused",
             Err(NotChanged::NoQuorum(_)) => "changes: no quorum",
-            Err(NotChanged::Silent(_)) => "changes: silent",
+            Err(NotChanged::Silent(_) | NotChanged::TurnedAway { .. }) => "changes: silent",
             Err(NotChanged::NotBorn(_)) => "changes: not born",
             Err(NotChanged::NotRecovered(_)) => "changes: not recovered",
             Err(NotChanged::Cancelled) => "changes: cancelled",
             Err(NotChanged::Stalled) => "changes: stalled",
-            Err(NotChanged::Unconfirmed(_) | NotChanged::TooMany | NotChanged::Stopping) => "changes: others",
+            Err(
+                NotChanged::Unconfirmed(_)
+                | NotChanged::UnconfirmedDisk(_)
+                | NotChanged::TooMany
+                | NotChanged::Stopping,
+            ) => "changes: others",
         });
         self.changed.insert(id, outcome);
     }

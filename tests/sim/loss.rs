@@ -3,6 +3,8 @@
 //! A write that was acknowledged with n copies survives the loss of n - 1 disks that had it. What is beyond that may be
 //! lost, and with it, for sessions that saw it, what it stood for in their contexts: older writes of its partition.
 
+use std::collections::BTreeSet;
+
 use entail::cluster::map::ClusterMap;
 use entail::machine::message::Wanted;
 use entail::types::{Incarnation, NodeAddr, PartitionId};
@@ -211,7 +213,9 @@ impl World {
                 self.set_aside(n);
             }
         }
-        for node in self.missed() {
+        // Once for an address, whatever is missed there: a second word would be on the disk that it has now.
+        let missed: BTreeSet<NodeAddr> = self.missed().into_iter().collect();
+        for node in missed {
             self.ask_change_anywhere(Wanted::Forget { node, confirmed: true }, 5_000);
         }
     }

@@ -154,8 +154,10 @@ fn fault(not_changed: &NotChanged) -> Fault {
         NotChanged::NoQuorum(_) | NotChanged::Silent(_) | NotChanged::TooMany | NotChanged::Stopping => {
             Fault::later(text)
         }
-        NotChanged::Cancelled | NotChanged::Stalled => Fault::new(StatusCode::SERVICE_UNAVAILABLE, text),
-        NotChanged::Unconfirmed(_) => conflict(text),
+        NotChanged::TurnedAway { .. } | NotChanged::Cancelled | NotChanged::Stalled => {
+            Fault::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        NotChanged::Unconfirmed(_) | NotChanged::UnconfirmedDisk(_) => conflict(text),
         NotChanged::NotBorn(not_born) => match not_born {
             NotBorn::NotInView(_) => missing(text),
             NotBorn::Born | NotBorn::IsUp(_) | NotBorn::OnlyTwo | NotBorn::Unconfirmed { .. } => conflict(text),

@@ -165,3 +165,21 @@ fn a_lost_disk_is_forgotten_by_the_address_it_had() {
     assert!(serving.iter().all(|stay| stay.begun_empty == Some(map.epoch)), "the new ones begin empty");
     assert_eq!(map.nodes[&node(1)], Some(Incarnation(901)), "who is there now stays");
 }
+
+#[test]
+fn the_word_on_a_lost_disk_is_not_on_the_disk_that_took_its_place() {
+    let map = store();
+    let mut seen = sight(&map, &[]);
+    seen.connected.insert(node(1), Incarnation(901));
+    let map = reconcile(&map, &Told::new(), &seen, ReconcileRules::all()).unwrap().map;
+    assert_eq!((map.former.len(), map.nodes[&node(1)]), (1, Some(Incarnation(901))));
+    // Down just now, with a healthy new disk.
+    let next = applied(&map, &[1], Change::Forget(node(1))).unwrap();
+    assert_eq!(next.forgotten, [incarnation(1)].into());
+    assert_eq!(next.nodes[&node(1)], Some(Incarnation(901)));
+    assert_eq!(next.layout, map.layout);
+    // A second word is on that.
+    let next = applied(&next, &[1], Change::Forget(node(1))).unwrap();
+    assert_eq!(next.forgotten, [incarnation(1), Incarnation(901)].into());
+    assert!(!next.nodes.contains_key(&node(1)));
+}

@@ -1,8 +1,8 @@
 //! What a proposer sees of the others, and for how long: the part of reconciliation that knows of time.
 //!
 //! [`Watch`] is a proposer's memory, lost with the process: it counts how long nobody has heard a node and how long a
-//! fill has not moved, and how long a peer whose fill stalled is not named again (twice as long each time). It is shown
-//! the present at every turn and gives a [`Sight`], a plain value, to the table.
+//! fill has not moved, and how long a live peer whose fill stalled is not named again (twice as long each time). It is
+//! shown the present at every turn and gives a [`Sight`], a plain value, to the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -105,6 +105,8 @@ impl Watch {
         };
         let silent_ms = self.silent_since.iter().map(|(node, since)| (node.clone(), silent_ms(*since))).collect();
         let stalled = self.look_at_fills(now_ms, map, filled);
+        // A fill that stood still because its node was out of reach says nothing of the next, when the node is back.
+        self.waits.retain(|(_, who), _| map.address_of(*who).is_some_and(|node| live.contains(node)));
         let waiting = self.waits.iter().filter(|(_, wait)| now_ms < wait.until_ms).map(|(who, _)| *who).collect();
         Sight { live, hears, connected, silent_ms, stalled, waiting, bytes }
     }

@@ -527,3 +527,21 @@ fn a_watch_tells_silence_no_more_exactly_than_it_matters() {
     let silent_ms = [7, 6 + REPLACED_MS, 7 + REPLACED_MS, 6 + ABSENT_MS, 7 + ABSENT_MS].map(&mut at);
     assert_eq!(silent_ms, [0, 0, REPLACED_MS, REPLACED_MS, ABSENT_MS].map(Some));
 }
+
+#[test]
+fn who_was_out_of_reach_while_its_fill_stood_still_does_not_wait() {
+    let map = Case::new("0@1S 1@2S 2@3J", &[1, 2, 3]).map;
+    let heard = |heard: &[u32]| Present {
+        hears: heard.iter().map(|n| (node(*n), heard.iter().copied().map(node).collect())).collect(),
+        ..Present::default()
+    };
+    let mut watch = Watch::default();
+    watch.look(0, &map, heard(&[1, 2, 3]));
+    let away = watch.look(STALLED_MS, &map, heard(&[1, 2]));
+    assert_eq!((away.stalled.len(), away.waiting.len()), (1, 0));
+    let without = Case::new("0@1S 1@2S", &[1, 2, 3]).map;
+    assert!(
+        watch.look(STALLED_MS + 1, &without, heard(&[1, 2, 3])).waiting.is_empty(),
+        "it is back, and named at once"
+    );
+}

@@ -242,3 +242,67 @@ fn a_dead_node_is_forgotten_with_what_only_it_had() {
     all.run_ms(3_000);
     assert!(matches!(all.ended.get(&node(5)), Some(StoreError::Forgotten(_))), "{:?}", all.ended);
 }
+
+#[test]
+fn who_missed_a_node_first_can_give_it_up() {
+    let mut all = Lockstep::new(5, 2);
+    all.run_ms(2_000);
+    all.hosts.get_mut(&node(5)).unwrap().up = false;
+    // Nobody else has noticed, the proposer neither.
+    all.step(&node(3), Input::Disconnected { peer: node(5), refused: true });
+    assert!(!all.machine(3).view(all.now).contains(&node(5)) && all.machine(1).view(all.now).contains(&node(5)));
+    assert_eq!(all.change(3, Wanted::Forget { node: node(5), confirmed: true }), Ok(0));
+    assert!(!all.machine(3).map().nodes.contains_key(&node(5)));
+    // One that is up is not given up by anybody.
+    let up = all.change(3, Wanted::Forget { node: node(4), confirmed: true });
+    assert_eq!(up, Err(NotChanged::Refused(ChangeError::NotLost)));
+}
+
+#[test]
+fn the_word_on_a_lost_disk_says_so_and_keeps_the_new_one() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(4);
+    // Nobody can close what the lost disk held, while the other member is down.
+    all.stop(3);
+    all.hosts.remove(&node(4));
+    all.run_ms(1_000);
+    let store = MemoryStore::new();
+    let machine = Machine::open(Config { seed: [77; 32], ..config(4, 4, 2) }, &store, all.now).unwrap();
+    all.hosts.insert(node(4), Host { machine, store, up: true });
+    all.connect_all();
+    all.run_ms(5_000);
+    all.stop(4);
+    let unconfirmed = all.change(1, Wanted::Forget { node: node(4), confirmed: false });
+    let Err(told @ NotChanged::UnconfirmedDisk(_)) = unconfirmed else { panic!("{unconfirmed:?}") };
+    assert!(told.to_string().contains("what it has now is kept"), "{told}");
+    let given_up = all.change(1, Wanted::Forget { node: node(4), confirmed: true });
+    assert!(given_up.is_ok(), "{given_up:?}");
+    assert_eq!(all.machine(1).map().nodes[&node(4)], Some(all.machine(4).incarnation()));
+    for number in [3, 4] {
+        all.hosts.get_mut(&node(number)).unwrap().up = true;
+    }
+    all.connect_all();
+    all.run_ms(8_000);
+    assert!(all.ended.is_empty(), "{:?}", all.ended);
+    all.check_settled(4);
+    all.check_sixty(4, &context);
+}
+
+#[test]
+fn a_count_is_of_the_shard_as_the_asked_node_knows_it() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.sixty(6);
+    // Every word to node 6 takes its time, maps too.
+    all.slow = (1..=5).map(|number| ((node(number), node(6)), 500)).collect();
+    assert_eq!(all.change(3, Wanted::Reshard(3)), Ok(0));
+    let layout = all.machine(6).map().layout.clone();
+    assert_eq!((layout.shards.len(), all.machine(3).map().layout.shards.len()), (2, 3), "it has not heard yet");
+    let of_shard_one = |n: &usize| {
+        let partition = key(&format!("key{n}")).partition(8);
+        layout.partitions[partition.0 as usize] == ShardId(1)
+    };
+    let keys = (0..60).filter(of_shard_one).count() as u64;
+    assert_eq!(all.ask(6, Request::KeyCount { shard: ShardId(1) }), Response::KeyCount(keys));
+}

@@ -19,6 +19,26 @@ fn a_restored_backup_ends_the_node_that_has_it() {
 }
 
 #[test]
+fn a_restored_backup_that_wrote_nothing_since_ends_its_node_too() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let context = all.put(1, "a", "1", &Context::empty());
+    all.run_ms(3_000);
+    let backup = all.hosts[&node(2)].store.crash(0);
+    // Deleted, and collected everywhere: nobody could tell the old value from a new one.
+    all.delete(1, "a", &context);
+    all.run_ms(20_000);
+    assert_eq!(all.machine(1).partition_status().iter().map(|part| part.tombstones).sum::<u64>(), 0);
+    all.stop(2);
+    all.start(2, 3, 1, backup);
+    all.connect_all();
+    all.run_ms(3_000);
+    let Some(StoreError::Damaged(why)) = all.ended.get(&node(2)) else { panic!("{:?}", all.ended) };
+    assert!(why.contains("backup") && why.contains("empty"), "{why}");
+    assert_eq!(all.ended.len(), 1);
+}
+
+#[test]
 fn a_full_disk_refuses_writes_and_keeps_on_reading() {
     let mut all = Lockstep::new(2, 1);
     all.run_ms(2_000);

@@ -536,8 +536,13 @@ fn small_values_do_not_keep_their_frame() {
 fn the_largest_value_fits_a_frame() {
     let outbox = Outbox::default();
     outbox.open();
-    let value = Bytes::from(vec![b'1'; 1 << 20]);
-    let request = Request::Put { key: Key::new("k").unwrap(), value, context: Context::empty() };
+    let value = Bytes::from(vec![b'1'; crate::config::MOST_VALUE_BYTES]);
+    let key = Key::new(&"k".repeat(crate::config::MOST_KEY_BYTES)).unwrap();
+    let mut context = Context::empty();
+    for number in 0..20_000 {
+        context.raise(PartitionId(number), StayId(number), u64::MAX);
+    }
+    let request = Request::Put { key, value, context };
     outbox.push(Message::Forward { id: 1, remaining_ms: 1, request }).unwrap();
     let batch = outbox.take().unwrap();
     let messages = batch.messages.iter().filter_map(message_to_proto).collect();

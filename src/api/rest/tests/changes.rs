@@ -55,6 +55,10 @@ async fn nodes_are_added_to_the_view() {
     assert_eq!(there, "Socket address already exists in the view");
     let silent = refused(answering(Err(NotChanged::Silent(addr("node7:8085")))), "PUT", VIEW, NODE7, 503).await;
     assert!(silent.contains("node7:8085 does not answer"), "{silent}");
+    let other =
+        NotChanged::TurnedAway { node: addr("node7:8085"), why: "it says 'this node belongs to …'".to_owned() };
+    let foreign = refused(answering(Err(other)), "PUT", VIEW, NODE7, 503).await;
+    assert_eq!(foreign, "node7:8085 can't be a node of this store: it says 'this node belongs to …'");
     let copied = refused(refusing(ChangeError::NotItsDirectory), "PUT", VIEW, NODE7, 503).await;
     assert!(copied.contains("data directory"), "{copied}");
 }
