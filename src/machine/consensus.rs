@@ -259,7 +259,7 @@ impl Machine {
 
     /// A next map that this node has accepted and does not know to be decided.
     pub fn undecided(&self) -> Option<&Arc<ClusterMap>> {
-        self.consensus.acceptor.accepted(Epoch(self.map.epoch.0 + 1))
+        self.consensus.participant.acceptor().accepted(Epoch(self.map.epoch.0 + 1))
     }
 
     /// True when a look would show what the last one did, which led nowhere.

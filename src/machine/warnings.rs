@@ -12,7 +12,7 @@ impl Machine {
         if self.map.is_born() {
             self.warn_of_settings(&mut lines);
         } else {
-            lines.extend(self.not_ready_to_be_born());
+            lines.extend(self.not_ready_to_be_born(None));
         }
         let logged = std::mem::replace(&mut self.logged, lines.into_iter().collect());
         io.effects.extend(self.logged.difference(&logged).cloned().map(Effect::Warn));

@@ -531,17 +531,15 @@ fn a_watch_tells_silence_no_more_exactly_than_it_matters() {
 #[test]
 fn who_was_out_of_reach_while_its_fill_stood_still_does_not_wait() {
     let map = Case::new("0@1S 1@2S 2@3J", &[1, 2, 3]).map;
-    let heard = |heard: &[u32]| Present {
-        hears: heard.iter().map(|n| (node(*n), heard.iter().copied().map(node).collect())).collect(),
-        ..Present::default()
-    };
     let mut watch = Watch::default();
-    watch.look(0, &map, heard(&[1, 2, 3]));
-    let away = watch.look(STALLED_MS, &map, heard(&[1, 2]));
+    let mut look = |now_ms, map: &ClusterMap, heard: &[u32]| {
+        let all: Arc<BTreeSet<_>> = Arc::new(heard.iter().copied().map(node).collect());
+        let hears = all.iter().map(|node| (node.clone(), all.clone())).collect();
+        watch.look(now_ms, map, Present { hears, ..Present::default() }, &BTreeMap::new())
+    };
+    look(0, &map, &[1, 2, 3]);
+    let away = look(STALLED_MS, &map, &[1, 2]);
     assert_eq!((away.stalled.len(), away.waiting.len()), (1, 0));
     let without = Case::new("0@1S 1@2S", &[1, 2, 3]).map;
-    assert!(
-        watch.look(STALLED_MS + 1, &without, heard(&[1, 2, 3])).waiting.is_empty(),
-        "it is back, and named at once"
-    );
+    assert!(look(STALLED_MS + 1, &without, &[1, 2, 3]).waiting.is_empty(), "it is back, and named at once");
 }

@@ -27,7 +27,7 @@ fn store(nodes: usize, shards: u32) -> ClusterMap {
 fn sight(present: &[usize]) -> Sight {
     let live: BTreeSet<_> = present.iter().copied().map(node).collect();
     Sight {
-        hears: live.iter().map(|node| (node.clone(), live.clone())).collect(),
+        hears: live.iter().map(|node| (node.clone(), live.clone().into())).collect(),
         connected: present.iter().map(|number| (node(*number), incarnation(*number))).collect(),
         live,
         ..Sight::default()
