@@ -57,9 +57,6 @@ pub enum RecoverError {
     /// This node's word is none: it is not one of the map's nodes, or not under its present data directory.
     #[error("This node is not a member of the store; ask one that is")]
     NoMember,
-    /// There would be no voter.
-    #[error("All nodes that answer were taken out of the view; add one of them to it first")]
-    NoVoter,
     /// The numbers are used up.
     #[error("Stay numbers are used up by too many recoveries; start a new store")]
     Exhausted,
@@ -140,6 +137,10 @@ pub fn recover(
         ..map.clone()
     };
     let mut next = raised.clone();
+    if present.keys().all(|node| next.out.contains(node)) {
+        // Nobody is left but those that were taken out: there is nobody to ask for their admission either.
+        next.out.retain(|node| !present.contains_key(node));
+    }
     for node in cost(map, present).silent {
         // It is known and not live, so nothing speaks against it.
         if Change::Forget(node).apply(&mut next, &sight).is_err() {
@@ -149,7 +150,7 @@ pub fn recover(
     let mut recovered = follow(&raised, next, epoch, told, &sight, rules);
     recovered.map.parent_hash = map.hash();
     recovered.map.rows.iter_mut().for_each(|row| row.version = epoch);
-    if recovered.map.voters.is_empty() { Err(RecoverError::NoVoter) } else { Ok(recovered) }
+    Ok(recovered)
 }
 
 fn raise(row: &Row, by: u32) -> Option<Row> {

@@ -21,6 +21,8 @@ const FAILED: &[(&str, u64, &str)] = &[
     ("reshard", 6, "one that left acknowledged a write with 0 copies"),
     ("move", 11, "one that left acknowledged a write with 0 copies"),
     ("move", 291, "a decided map was known to nobody when its proposer died, and nobody proposed it again"),
+    ("recover", 16, "of a store of which only nodes were left that had been taken out nothing could be recovered"),
+    ("recover", 34, "the same"),
     ("reshard", 5035, "throttled fills gave what nobody waited for, and stood still"),
 ];
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use entail::cluster::line::{Fork, Line, Standing};
 use entail::machine::message::{Input, Message, Request};
-use entail::types::{ClusterId, Incarnation, Key, NodeAddr};
+use entail::types::{BranchId, ClusterId, Epoch, Incarnation, Key, NodeAddr};
 use entail::wire::proto::cluster_client::ClusterClient;
 use entail::wire::proto::replica_client::ReplicaClient;
 use entail::wire::proto::{self, Frame, FrameAck, PingRequest, frame_ack};
@@ -65,6 +66,38 @@ async fn another_store_is_refused_by_name() {
             assert!(status.message().contains(&id.to_string()), "{status}");
         }
     }
+}
+
+#[tokio::test]
+async fn another_branch_is_refused_by_name_and_told_of() {
+    let mut node1 = End::serving(5, 10).await;
+    let standing = |branch| {
+        let fork = Fork { branch: BranchId(branch), after: Epoch(3), first: Epoch(100) };
+        Standing { line: Line::default().then(fork), epoch: Epoch(100) }
+    };
+    node1.local.set_map(ClusterId(5), standing(7));
+    let peer = local(5);
+    peer.set_map(ClusterId(5), standing(7));
+    let (frames, mut acks) = open(&node1, peer.hello(&node1.address())).await.unwrap();
+
+    peer.set_map(ClusterId(5), standing(8));
+    let hello = peer.hello(&node1.address());
+    let refused = open(&node1, hello.clone()).await.unwrap_err();
+    let request = PingRequest { hello: Some(hello.clone()), sign: None };
+    let unanswered = ClusterClient::connect(node1.uri()).await.unwrap().ping(request).await.unwrap_err();
+    // So is a frame of one that has gone over to another branch since its Hello.
+    let gone_over = Frame { line: hello.line, epoch: hello.epoch, ..frame(1, 5, vec![map_pull()]) };
+    frames.send(gone_over).await.unwrap();
+    for status in [refused, unanswered, end(&mut acks).await] {
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(Refusal::reason_of(&status), Some("other-branch"));
+        assert!(status.message().contains("branch 7 of the store, not to 8"), "{status}");
+    }
+    for _ in 0..2 {
+        let Input::OtherBranch { peer, standing: told } = node1.next().await else { panic!("it is told of") };
+        assert_eq!((peer.as_str(), told), ("node9:80", standing(8)));
+    }
+    assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
 }
 
 #[tokio::test]

@@ -96,18 +96,30 @@ fn nothing_is_recovered_while_a_majority_answers() {
 }
 
 #[test]
-fn who_is_no_member_or_no_voter_recovers_nothing() {
+fn who_is_no_member_recovers_nothing() {
     let map = store(4, 2);
     let by = |me| recover(&map, me, &Told::new(), &sight(&[1]), ReconcileRules::all(), draw(5)).map(|next| next.map);
     assert_eq!(by(incarnation(2)), Err(RecoverError::NoMember));
     assert_eq!(by(incarnation(9)), Err(RecoverError::NoMember));
-    let mut out = map.clone();
-    out.layout = out.layout.without(&node(1));
-    out.out.insert(node(1));
-    assert_eq!(recovered(&out, &[1], 5), Err(RecoverError::NoVoter));
     let mut late = map;
     late.rows[3].next_stay = StayId(u32::MAX - RAISE + 1);
     assert_eq!(recovered(&late, &[1], 5), Err(RecoverError::Exhausted));
+}
+
+#[test]
+fn where_all_who_are_left_were_taken_out_they_are_back() {
+    let mut map = store(4, 2);
+    for number in [1, 2] {
+        map.layout = map.layout.without(&node(number));
+        map.out.insert(node(number));
+    }
+    let next = recovered(&map, &[1], 5).unwrap();
+    assert_eq!((next.voters.clone(), next.out.is_empty()), (vec![incarnation(1)], true));
+    // As long as one is left that was not, the operator's other word stands.
+    map.out.remove(&node(2));
+    map.voters.push(incarnation(4));
+    let next = recovered(&map, &[1, 2], 5).unwrap();
+    assert_eq!((next.voters.clone(), next.out), (vec![incarnation(2)], [node(1)].into()));
 }
 
 #[test]
