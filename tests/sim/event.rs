@@ -43,6 +43,8 @@ pub enum Event {
     Room { node: usize },
     /// An operator asks for a change of the map.
     Operator,
+    /// An operator gives up all nodes that never come back.
+    Word,
 }
 
 /// A message under way.

@@ -19,6 +19,7 @@
 //!
 //! Not simulated: the wire format, real time.
 
+mod aim;
 mod changes;
 mod coverage;
 mod disk;
@@ -27,6 +28,7 @@ mod faults;
 mod holdings;
 mod invariants;
 mod loss;
+mod met;
 mod network;
 mod node;
 mod observe;
