@@ -44,7 +44,8 @@ impl Coverage {
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, count) in self.0.iter().collect::<BTreeMap<_, _>>() {
+        let listed = self.0.iter().filter(|(what, _)| !what.starts_with("met: ") && !what.starts_with("row: "));
+        for (what, count) in listed.collect::<BTreeMap<_, _>>() {
             writeln!(f, "{count:>10}  {what}")?;
         }
         Ok(())

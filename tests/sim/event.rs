@@ -45,6 +45,8 @@ pub enum Event {
     Operator,
     /// An operator goes on without a majority of the voters.
     Recover,
+    /// An operator gives up all nodes that never come back.
+    Word,
 }
 
 /// A message under way.

@@ -6,6 +6,7 @@ use entail::types::Epoch;
 use crate::disk::Disk;
 use crate::event::Event;
 use crate::holdings::Holdings;
+use crate::met::Fault;
 use crate::world::World;
 
 impl World {
@@ -25,29 +26,33 @@ impl World {
             return;
         }
         let f = self.settings.faults;
-        let weights = [f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full, f.wipe, f.dead, f.majority];
+        let weights = [
+            f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full, f.wipe, f.dead, f.majority, f.aimed,
+        ];
         let n = self.random.index(self.nodes.len());
         match self.random.weighted(&weights) {
-            0 => self.crash_and_restart(n),
-            1 => (0..self.nodes.len()).for_each(|n| self.crash_and_restart(n)),
+            0 => self.crash_and_restart(n, Fault::Crash),
+            1 => (0..self.nodes.len()).for_each(|n| self.crash_and_restart(n, Fault::CrashAll)),
             2 => self.cut_somewhere(),
             3 => self.skew(n),
             4 => self.slow(n),
             5 => self.drop_connections(n),
             6 => self.lag(),
             7 => self.fill_disk(n),
-            8 => self.lose_disk(n),
-            9 => self.lose_for_good(n),
-            _ => self.lose_the_majority(),
+            8 => self.lose_disk(n, false),
+            9 => self.lose_for_good(n, false),
+            10 => self.lose_the_majority(),
+            _ => self.strike_aimed(),
         }
     }
 
-    fn crash_and_restart(&mut self, n: usize) {
+    fn crash_and_restart(&mut self, n: usize, fault: Fault) {
         if self.nodes[n].process.is_none() {
             return;
         }
-        self.count_states(n, "crash");
+        self.meets(n, fault);
         self.crash(n, None);
+        self.nodes[n].down_by = Some(fault);
         let long = self.random.percent(30);
         let down = self.random.within(2, if long { self.settings.down_ms } else { 150 });
         let boot = self.nodes[n].boot;
@@ -62,6 +67,7 @@ impl World {
         self.trace.say(self.now, || format!("node{} dies; {keep} of {unsynced} unsynced batches survive", n + 1));
         self.oracle.coverage.hit("process: crashed");
         self.nodes[n].boot += 1;
+        self.nodes[n].paused_until_ms = 0;
         self.nodes[n].disk = self.nodes[n].disk.crash(keep);
         self.drop_replicas(n, self.oracle.holdings[n].number(keep));
         for version in self.oracle.holdings[n].crashed(keep) {
@@ -119,13 +125,32 @@ impl World {
             4 => "cut: a bridge is left",
             _ => "cut: a ring is left",
         });
-        if shape == 0 {
-            self.count_states(a, "cut off");
+        let one_is = match shape {
+            0 => Some(Fault::CutOff),
+            2 => Some(Fault::Unheard),
+            3 => Some(Fault::Deaf),
+            _ => None,
+        };
+        if let Some(fault) = one_is {
+            self.meets(a, fault);
         }
+        self.network.one_is = one_is;
         self.cut(cut);
         let short = self.random.percent(50);
         let length = self.random.within(50, if short { 400 } else { self.settings.cut_ms });
         self.agenda.at(self.now + length, Event::Heal { cut: self.network.cuts });
+    }
+
+    /// One node is cut off, in both directions or in one, for so long.
+    pub fn cut_one(&mut self, n: usize, fault: Fault, ms: u64) {
+        self.network.cuts += 1;
+        self.meets(n, fault);
+        let all = 0..self.nodes.len();
+        let cut = |x: usize, y: usize| (x == n && fault != Fault::Deaf) || (y == n && fault != Fault::Unheard);
+        let cut = all.clone().map(|x| all.clone().map(|y| x != y && cut(x, y)).collect()).collect();
+        self.network.one_is = Some(fault);
+        self.cut(cut);
+        self.agenda.at(self.now + ms, Event::Heal { cut: self.network.cuts });
     }
 
     /// Cuts the network so; connections across the cut break when it is noticed.
@@ -146,6 +171,7 @@ impl World {
         if self.network.cuts == cut {
             self.trace.say(self.now, || "the network heals".into());
             self.network.cut.iter_mut().flatten().for_each(|cut| *cut = false);
+            self.network.one_is = None;
         }
     }
 

@@ -11,6 +11,7 @@ use entail::types::{Incarnation, NodeAddr, PartitionId};
 
 use crate::event::Event;
 use crate::invariants::kept;
+use crate::met::Fault;
 use crate::oracle::{Oracle, Past, VersionId};
 use crate::world::World;
 
@@ -105,7 +106,7 @@ impl World {
     }
 
     /// Whether the store can do without this node's disk: somebody else serves all it serves, and most voters are left.
-    fn can_lose(&self, n: usize, comes_back: bool) -> bool {
+    fn can_lose(&self, n: usize, comes_back: bool, careless: bool) -> bool {
         let Some(map) = self.newest() else { return false };
         let Some(mine) = self.nodes[n].incarnation else { return false };
         let intact = |i: &Incarnation| {
@@ -122,40 +123,42 @@ impl World {
         let voters = map.voters.iter().filter(|voter| intact(voter)).count();
         // Of two voters, one that comes back empty is replaced on the word of the other.
         let enough = 2 * voters > map.voters.len() || (comes_back && map.voters.len() == 2 && voters == 1);
-        let careless = self.settings.careless && self.random.clone().percent(25);
+        let careless = careless || self.settings.careless && self.random.clone().percent(25);
         bound && enough && (served || careless)
     }
 
-    /// A process dies, and its disk with it; later it starts with an empty one.
-    pub fn lose_disk(&mut self, n: usize) {
-        if !self.can_lose(n, true) {
+    /// A process dies, and its disk with it; later it starts with an empty one. Unless `careless`, that takes no
+    /// partition's last copy.
+    pub fn lose_disk(&mut self, n: usize, careless: bool) {
+        if !self.can_lose(n, true, careless) {
             return;
         }
         self.oracle.coverage.hit("disk: lost");
-        self.count_states(n, "lost disk");
+        self.meets(n, Fault::LostDisk);
         self.trace.say(self.now, || format!("the disk of node{} is lost", n + 1));
         self.crash(n, None);
         self.lose_copies(n, None, "a lost disk");
         self.wipe(n);
+        self.nodes[n].down_by = Some(Fault::LostDisk);
         let down = self.random.within(2, self.settings.down_ms);
         let boot = self.nodes[n].boot;
         self.agenda.at(self.now + down, Event::Start { node: n, boot });
     }
 
     /// A process dies, and its disk with it, and never comes back.
-    pub fn lose_for_good(&mut self, n: usize) {
+    pub fn lose_for_good(&mut self, n: usize, careless: bool) {
         let left = self.nodes.iter().filter(|node| !node.dead).count();
         let known = self.nodes.iter().any(|node| node.knows == Some(n));
-        if !self.can_lose(n, false) || known || left <= 3 || self.nodes[n].process.is_none() {
+        if !self.can_lose(n, false, careless) || known || left <= 3 || self.nodes[n].process.is_none() {
             return;
         }
         self.oracle.coverage.hit("disk: lost for good");
-        self.count_states(n, "death");
+        self.meets(n, Fault::Death);
         self.trace.say(self.now, || format!("node{} is gone for good", n + 1));
         self.crash(n, None);
         self.lose_copies(n, None, "a lost disk");
         self.wipe(n);
-        self.nodes[n].dead = true;
+        (self.nodes[n].dead, self.nodes[n].down_by) = (true, Some(Fault::Death));
     }
 
     /// Nodes that never come back, and those that came back without their disk, as far as the map remembers either.

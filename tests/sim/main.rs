@@ -19,6 +19,7 @@
 //!
 //! Not simulated: the wire format, real time.
 
+mod aim;
 mod changes;
 mod clauses;
 mod coverage;
@@ -28,6 +29,7 @@ mod faults;
 mod holdings;
 mod invariants;
 mod loss;
+mod met;
 mod network;
 mod node;
 mod observe;

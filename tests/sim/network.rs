@@ -8,6 +8,7 @@ use entail::machine::message::{Input, Message};
 use entail::types::NodeAddr;
 
 use crate::event::{Envelope, Event};
+use crate::met::Fault;
 use crate::node::Incoming;
 use crate::oracle::Shown;
 use crate::world::World;
@@ -19,6 +20,8 @@ pub struct Network {
     pub cut: Vec<Vec<bool>>,
     /// Which cut it is: a heal ends only its own.
     pub cuts: u64,
+    /// What the cut does to one node, if it is one of one node.
+    pub one_is: Option<Fault>,
     /// The sender's connection.
     pub links: Vec<Vec<Option<Link>>>,
     /// How late operations, fills, words of progress, and all else may be, in milliseconds.
@@ -61,6 +64,7 @@ impl Network {
         Self {
             cut: vec![vec![false; nodes]; nodes],
             cuts: 0,
+            one_is: None,
             links: vec![vec![None; nodes]; nodes],
             lag_ms: vec![vec![[0; 4]; nodes]; nodes],
             holds: Vec::new(),
@@ -174,7 +178,7 @@ impl World {
             return;
         }
         let peer = self.nodes[to].addr.clone();
-        if self.network.severed(from, to) {
+        if self.network.severed(from, to) || self.now < self.nodes[to].paused_until_ms {
             let again = self.now + self.random.within(100, 500);
             self.agenda.at(again, Event::Dial { from, boot, to });
             return;

@@ -8,6 +8,7 @@ use entail::machine::message::{Input, RequestId, Wanted};
 use entail::types::{BatchNo, Epoch, Incarnation, NodeAddr, Now};
 
 use crate::disk::Disk;
+use crate::met::Fault;
 use crate::oracle::Shown;
 
 /// The wall clock at the beginning of every run, in milliseconds since 1970.
@@ -40,6 +41,12 @@ pub struct Node {
     pub incarnation: Option<Incarnation>,
     /// The newest map that it acted under on that disk.
     pub epoch: Epoch,
+    /// Why it is down, while it is.
+    pub down_by: Option<Fault>,
+    /// Until when its process stands still, in the world's milliseconds.
+    pub paused_until_ms: u64,
+    /// When it was last asked for a fill, or gave some of one.
+    pub gave_ms: Option<u64>,
 }
 
 /// A running process.
@@ -111,6 +118,9 @@ impl Node {
             knows: None,
             incarnation: None,
             epoch: Epoch(0),
+            down_by: None,
+            paused_until_ms: 0,
+            gave_ms: None,
         }
     }
 

@@ -136,6 +136,7 @@ impl World {
                 }
             }
             Message::FillChunk(chunk) => {
+                self.nodes[n].gave_ms = Some(self.now);
                 let what = if chunk.end.is_some() { "fill: last part sent" } else { "fill: part sent" };
                 self.oracle.coverage.hit(what);
                 for (_, item) in &chunk.items {

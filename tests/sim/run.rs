@@ -21,6 +21,9 @@ const MOVED_MS: u64 = 400_000;
 /// How long a read may take once it has.
 const READ_MS: u64 = 3_000;
 
+/// A history of so many epochs is a long one.
+pub const LONG: u64 = 10;
+
 /// What came of a run.
 #[derive(Debug)]
 pub struct Outcome {
@@ -38,7 +41,14 @@ pub fn run(profile: &str, seed: u64, rules: Clauses, trace: Trace) -> Outcome {
     world.history();
     world.ending();
     let mut coverage = world.oracle.coverage;
-    coverage.add("steps", world.steps);
+    coverage.add("events", world.events);
+    if let Some(map) = world.maps.last_key_value().map(|(_, map)| map).filter(|_| world.settings.maps()) {
+        coverage.hit("runs with transitions");
+        coverage.add("epochs of runs with transitions", map.epoch.0);
+        if map.epoch.0 >= LONG {
+            coverage.hit("runs with ten epochs and more");
+        }
+    }
     coverage.add("seconds simulated", world.now / 1000);
     coverage.hit("runs");
     Outcome { violation: world.violation, coverage, hash: world.trace.hash() }
@@ -110,6 +120,7 @@ impl World {
         let cut = self.network.cuts;
         self.heal_cut(cut);
         self.network.cuts += 1;
+        self.nodes.iter_mut().for_each(|node| node.paused_until_ms = 0);
         self.network.lag_ms.iter_mut().flatten().for_each(|lag| *lag = [0; 4]);
         if self.settings.dead {
             let n = self.random.index(self.nodes.len());
@@ -148,8 +159,8 @@ impl World {
     /// Every session, the old ones too, can read every key at every node.
     fn read_all(&mut self) {
         let mut sessions: Vec<Session> = self.clients.iter().map(|client| client.session.clone()).collect();
-        sessions.extend(self.saved.iter().rev().take(6).cloned());
-        sessions.extend(self.saved.first().cloned());
+        let old = self.saved.iter().rev().take(6).chain(self.saved.first());
+        sessions.extend(old.map(|(_, session)| session.clone()));
         for session in sessions {
             for key in 0..self.oracle.keys.len() {
                 let node = self.somebody();

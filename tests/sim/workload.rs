@@ -7,12 +7,13 @@ use bytes::Bytes;
 use entail::causal::context::Context;
 use entail::error::Code;
 use entail::machine::message::{Input, Request, RequestId, Response};
-use entail::types::{Dot, ShardId};
+use entail::types::{Dot, Epoch, ShardId};
 
 use crate::event::Event;
 use crate::invariants::{self, acknowledged, settles};
 use crate::observe::write_of;
 use crate::oracle::{Kind, Session, Shown, VersionId};
+use crate::run::LONG;
 use crate::world::World;
 
 /// One client.
@@ -111,8 +112,13 @@ impl World {
             self.oracle.coverage.hit("sessions: handed on");
         } else if x < 20 && !self.saved.is_empty() {
             let old = self.random.index(self.saved.len());
-            self.clients[c].session = self.saved[old].clone();
+            let (epoch, session) = self.saved[old].clone();
+            self.clients[c].session = session;
+            let maps = self.epoch().0.saturating_sub(epoch.0);
             self.oracle.coverage.hit("sessions: came back");
+            if maps >= LONG {
+                self.oracle.coverage.hit("sessions: came back after ten epochs and more");
+            }
         } else if x < 26 {
             // Somebody who was told by two others.
             let other = self.clients[self.random.index(self.clients.len())].session.clone();
@@ -124,7 +130,7 @@ impl World {
         }
         if self.random.percent(6) {
             let session = self.clients[c].session.clone();
-            self.saved.push(session);
+            self.saved.push((self.epoch(), session));
         }
     }
 
@@ -164,6 +170,11 @@ impl World {
     /// How many shards there are.
     fn shards(&self) -> u32 {
         self.newest().map_or(self.settings.shards, |map| map.layout.shards.len() as u32)
+    }
+
+    /// The epoch of the newest map that any node acted under.
+    fn epoch(&self) -> Epoch {
+        self.newest().map_or(Epoch(0), |map| map.epoch)
     }
 
     /// Now and then a context goes through its text, as it always does outside.
@@ -344,6 +355,15 @@ impl World {
             false => self.random.within(1, self.settings.think_ms),
         };
         self.agenda.at(self.now + pause, Event::Client { client: c });
+    }
+
+    /// A request must have been answered by now: or later, by a process that stood still.
+    pub fn overdue(&mut self, serial: u64) {
+        let until_ms = self.asked.get(&serial).map_or(0, |asked| self.nodes[asked.node].paused_until_ms);
+        if self.now < until_ms + settles::SLACK_MS {
+            return self.agenda.at(until_ms + settles::SLACK_MS, Event::Overdue { serial });
+        }
+        self.judge(settles::overdue(&self.asked, serial));
     }
 
     /// The requests of a process that died have no answer.

@@ -13,6 +13,7 @@ use entail::types::{Epoch, Key};
 use crate::clauses::Clauses;
 use crate::event::{Agenda, Event};
 use crate::invariants;
+use crate::met;
 use crate::network::Network;
 use crate::node::{Incoming, Node, Process};
 use crate::oracle::{Oracle, Session, Shown};
@@ -40,8 +41,8 @@ pub struct World {
     pub network: Network,
     /// The sessions.
     pub clients: Vec<Client>,
-    /// Sessions as they were at some time, to come back with.
-    pub saved: Vec<Session>,
+    /// Sessions as they were at some time, and the newest map's epoch then, to come back with.
+    pub saved: Vec<(Epoch, Session)>,
     /// Requests without an answer, by serial number.
     pub asked: BTreeMap<u64, Asked>,
     /// The serial number of the last request.
@@ -64,8 +65,10 @@ pub struct World {
     pub recovering: bool,
     /// Changes of the map that were asked for.
     pub changes: u64,
+    /// The steps that the newest map takes.
+    pub steps: Vec<&'static str>,
     /// Events so far.
-    pub steps: u64,
+    pub events: u64,
 }
 
 impl World {
@@ -109,7 +112,8 @@ impl World {
             recovering: false,
             changes: 0,
             changed: BTreeMap::new(),
-            steps: 0,
+            steps: Vec::new(),
+            events: 0,
             settings,
         };
         for node in 0..n {
@@ -164,7 +168,7 @@ impl World {
     fn happen(&mut self, when: u64, event: Event) {
         self.now = when;
         self.oracle.now_ms = when;
-        self.steps += 1;
+        self.events += 1;
         match event {
             Event::Start { node, boot } => self.start(node, boot),
             Event::Tick { node, boot } => self.tick(node, boot),
@@ -180,13 +184,14 @@ impl World {
             Event::Client { client } => self.client(client),
             Event::Answer { client, serial, session } => self.answer(client, serial, session),
             Event::GiveUp { client, serial } => self.give_up(client, serial),
-            Event::Overdue { serial } => self.judge(invariants::settles::overdue(&self.asked, serial)),
+            Event::Overdue { serial } => self.overdue(serial),
             Event::Fault => self.fault(),
             Event::Strike => self.strike(),
             Event::Heal { cut } => self.heal_cut(cut),
             Event::Room { node } => self.room(node),
             Event::Operator => self.operator(),
             Event::Recover => self.recover(),
+            Event::Word => self.forget_the_dead(),
         }
     }
 
@@ -221,6 +226,7 @@ impl World {
             Err(error) => return self.fail(format!("node{} does not start: {error}", n + 1)),
         }
         self.nodes[n].boot += 1;
+        self.nodes[n].down_by = None;
         let boot = self.nodes[n].boot;
         self.trace.say(self.now, || format!("node{} starts", n + 1));
         self.oracle.coverage.hit("process: started");
@@ -283,7 +289,8 @@ impl World {
                 true => self.random.within(0, 2 + self.nodes[n].stall_ms),
                 false => 0,
             };
-            self.agenda.at(self.now + pause, Event::Run { node: n, boot });
+            let when = (self.now + pause).max(self.nodes[n].paused_until_ms);
+            self.agenda.at(when, Event::Run { node: n, boot });
         }
     }
 
@@ -291,6 +298,9 @@ impl World {
     fn run(&mut self, n: usize, boot: u32) {
         if !self.nodes[n].runs(boot) {
             return;
+        }
+        if self.now < self.nodes[n].paused_until_ms {
+            return self.agenda.at(self.nodes[n].paused_until_ms, Event::Run { node: n, boot });
         }
         let clocks = self.nodes[n].clocks(self.now);
         self.process(n).awake = false;
@@ -386,13 +396,14 @@ impl World {
         if !self.maps.contains_key(&map.epoch) {
             self.oracle.coverage.most("most maps", map.epoch.0);
             self.oracle.thin_out(map);
-            let moves = map.rows.iter().any(|row| row.peers.values().any(|peer| !peer.serves()));
-            if moves && self.random.percent(self.settings.strikes) {
+            if met::moves(map) && self.random.percent(self.settings.strikes) {
                 let when = self.now + self.random.within(1, 200);
                 self.agenda.at(when, Event::Strike);
             }
             if let Some((_, was)) = self.maps.range(..map.epoch).next_back() {
-                crate::steps::count(&mut self.oracle.coverage, was, map);
+                let steps = crate::steps::count(&mut self.oracle.coverage, was, map);
+                let forgotten: Vec<_> = map.forgotten.difference(&was.forgotten).copied().collect();
+                self.steps_meet(steps, &forgotten);
             }
             let running = self.nodes.iter().filter(|node| node.process.is_some()).filter_map(|node| node.incarnation);
             self.judge(invariants::follows::check(&self.maps, n, map, &running.collect()));

@@ -1,0 +1,175 @@
+//! Which fault met whom: what a node was to the partitions when something befell it, and which steps of reconciliation
+//! were on their way then. Two tables, printed by every sweep, so that no run is vacuous.
+
+use std::fmt;
+
+use entail::cluster::map::{ClusterMap, PeerState};
+use entail::types::{Incarnation, NodeAddr};
+
+use crate::coverage::Coverage;
+use crate::world::World;
+
+/// What befalls a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Its process dies and starts again.
+    Crash,
+    /// … with all others.
+    CrashAll,
+    /// Its process dies, and its disk with it, for good.
+    Death,
+    /// Its process dies, and starts with an empty disk.
+    LostDisk,
+    /// Nothing passes between it and the others.
+    CutOff,
+    /// The others do not hear it.
+    Unheard,
+    /// It does not hear the others.
+    Deaf,
+    /// Its process stands still for a while, and goes on.
+    Pause,
+    /// The operator gives it up.
+    Forget,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Crash,
+        Self::CrashAll,
+        Self::Death,
+        Self::LostDisk,
+        Self::CutOff,
+        Self::Unheard,
+        Self::Deaf,
+        Self::Pause,
+        Self::Forget,
+    ];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Crash => "crash",
+            Self::CrashAll => "crash of all",
+            Self::Death => "death",
+            Self::LostDisk => "lost disk",
+            Self::CutOff => "cut off",
+            Self::Unheard => "unheard",
+            Self::Deaf => "deaf",
+            Self::Pause => "pause",
+            Self::Forget => "forget",
+        })
+    }
+}
+
+/// What a node is to the partitions, or to the map.
+pub const ROLES: &[&str] = &["Joining", "Serving", "Leaving", "source", "proposer", "voter", "taken out"];
+
+/// The steps of reconciliation.
+pub const STEPS: &[&str] = &[
+    "JoinerGone",
+    "JoinerUnwanted",
+    "JoinerStalled",
+    "Lost",
+    "LostByWord",
+    "Promoted",
+    "PromotedFromLeaving",
+    "LeftAbsent",
+    "LeftUnwanted",
+    "Closed",
+    "ClosedLost",
+    "Joined",
+    "JoinedFromLeaving",
+    "BegunEmpty",
+];
+
+/// A node that was asked for a fill, or gave some of one, so lately is the source of one, in milliseconds.
+const SOURCE_MS: u64 = 300;
+
+impl World {
+    /// What a node is right now: the states of its stays, whether it gives a fill, and, while partitions move, whether
+    /// it decides on that.
+    pub fn roles(&self, n: usize) -> Vec<&'static str> {
+        let Some(map) = self.newest().filter(|_| self.settings.maps()) else { return Vec::new() };
+        let node = &self.nodes[n];
+        let Some(mine) = node.incarnation else { return Vec::new() };
+        let running = |addr: &&NodeAddr| self.nodes[self.node_index(addr)].process.is_some();
+        let voters = map.voters.iter().filter_map(|voter| map.address_of(*voter));
+        let mut roles = roles_in(map, mine);
+        if node.gave_ms.is_some_and(|gave| self.now < gave + SOURCE_MS) {
+            roles.push("source");
+        }
+        if moves(map) && voters.filter(running).min() == Some(&node.addr) {
+            roles.push("proposer");
+        }
+        roles
+    }
+
+    /// A fault is about to meet a node: in which roles, and during which steps of the newest map.
+    pub fn meets(&mut self, n: usize, fault: Fault) {
+        for role in self.roles(n) {
+            self.oracle.coverage.hit(format!("met: {fault}: {role}"));
+        }
+        for step in &self.steps {
+            self.oracle.coverage.hit(format!("row: {fault}: {step}"));
+        }
+    }
+
+    /// A new map takes steps and gives up some disks: what they were under the map before, and which faults last.
+    pub fn steps_meet(&mut self, steps: Vec<&'static str>, forgotten: &[Incarnation]) {
+        let Some(was) = self.newest().cloned() else { return };
+        for role in forgotten.iter().flat_map(|incarnation| roles_in(&was, *incarnation)) {
+            self.oracle.coverage.hit(format!("met: {}: {role}", Fault::Forget));
+        }
+        let mut faults: Vec<Fault> = self.nodes.iter().filter_map(|node| node.down_by).collect();
+        faults.extend(self.nodes.iter().filter(|node| self.now < node.paused_until_ms).map(|_| Fault::Pause));
+        faults.extend(self.network.one_is);
+        faults.extend((!forgotten.is_empty()).then_some(Fault::Forget));
+        faults.sort_unstable();
+        faults.dedup();
+        for step in &steps {
+            for fault in &faults {
+                self.oracle.coverage.hit(format!("row: {fault}: {step}"));
+            }
+        }
+        self.steps = steps;
+    }
+}
+
+/// What a map says that an incarnation is.
+fn roles_in(map: &ClusterMap, mine: Incarnation) -> Vec<&'static str> {
+    let is = |state: PeerState| {
+        let mut peers = map.rows.iter().flat_map(|row| row.peers.values());
+        peers.any(|peer| peer.incarnation == mine && peer.state == state)
+    };
+    let address = map.address_of(mine).or_else(|| map.former.get(&mine));
+    let roles = [
+        ("Joining", is(PeerState::Joining)),
+        ("Serving", is(PeerState::Serving)),
+        ("Leaving", is(PeerState::Leaving)),
+        ("voter", moves(map) && map.voters.contains(&mine)),
+        ("taken out", address.is_some_and(|address| map.out.contains(address))),
+    ];
+    roles.into_iter().filter(|(_, is)| *is).map(|(role, _)| role).collect()
+}
+
+/// Whether partitions move under a map.
+pub fn moves(map: &ClusterMap) -> bool {
+    map.rows.iter().any(|row| row.peers.values().any(|peer| !peer.serves()))
+}
+
+/// How often each fault met each of these.
+pub fn table(coverage: &Coverage, kind: &str, whats: &[&str]) -> String {
+    let mut text = format!("{kind:>20}");
+    for fault in Fault::ALL {
+        text += &format!("{fault:>13}");
+    }
+    for what in whats {
+        text += &format!("\n{what:>20}");
+        for fault in Fault::ALL {
+            text += &format!("{:>13}", coverage.count(&format!("{kind}: {fault}: {what}")));
+        }
+    }
+    text + "\n"
+}
