@@ -5,9 +5,13 @@
 //! chunks numbered within one attempt. The receiver keeps them aside on its disk; when all are durable, one batch
 //! takes over items, vector, floor and clock as a whole. So what comes by a fill is a causally whole state.
 //!
+//! Clients wait while a step lasts, so a step gives one chunk and takes over about one, however many fills are under
+//! way: each sync, each tick and each chunk that is asked on brings the next.
+//!
 //! A peer asks when operations have been waiting here for 50 ms and none is ready, or when for a second another peer
 //! has had durably what is lacking here. An attempt that hears nothing for a while is given up, for another.
 
+pub(super) mod budget;
 mod items;
 
 use std::sync::Arc;
@@ -42,8 +46,8 @@ const FORGET_MS: u64 = 10_000;
 /// A source that has to wait, for its disk or its share, sends an empty chunk so often, in milliseconds.
 const WAITING_MS: u64 = 500;
 
-/// Bytes of chunks that one step takes over.
-const TAKEN_A_STEP: usize = 1 << 20;
+/// Bytes of chunks that one step takes over: about one chunk, for clients wait meanwhile.
+const TAKEN_A_STEP: usize = 64 << 10;
 
 /// Fills that one node gives at once; more must ask again.
 const MOST_OUT: usize = 1_024;
@@ -127,9 +131,6 @@ impl Machine {
     pub(super) fn tick_fills(&mut self, io: &mut Io<'_>) {
         let now = self.now.mono_ms;
         self.fills_out.retain(|fill| now < fill.asked_ms + FORGET_MS);
-        // A bucket of a quarter of a second's worth, so that what was not used is not given later at once.
-        let a_second = self.config.fill_bytes_a_second as i64;
-        self.fill_budget = (self.fill_budget + a_second * super::TICK_MS as i64 / 1_000).min(a_second / 4);
         for partition in self.partitions() {
             let part = &self.parts[partition.0 as usize];
             let joins = part.own_member().is_some_and(|own| own.state == PeerState::Joining);
@@ -407,11 +408,14 @@ impl Machine {
         }
     }
 
-    /// Sends the chunks that are due, of views that are durable.
+    /// Sends what is due of views that are durable: one chunk with items, of the fill that has waited longest, and empty
+    /// ones to those that have waited long.
     pub(super) fn send_ready_fills(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
         let durable_first = self.on(Rule::FillDurable);
         let now = self.now.mono_ms;
         let mut done = Vec::new();
+        self.fill_budget.fill(now, self.config.fill_bytes_a_second);
+        let mut given = false;
         // Each in its turn: who was given something last comes last.
         self.fills_out.sort_by_key(|fill| fill.given_ms);
         for (at, fill) in self.fills_out.iter_mut().enumerate() {
@@ -421,19 +425,20 @@ impl Machine {
                 done.push(at);
                 continue;
             }
-            let waits = self.fill_budget <= 0 || (durable_first && *batch > self.synced);
+            let waits = given || !self.fill_budget.is_open() || (durable_first && *batch > self.synced);
             if !fill.due || (waits && now < fill.spoke_ms + WAITING_MS) {
                 continue;
             }
             fill.spoke_ms = now;
             let (mut items, mut last) = (Vec::new(), None);
             if !waits {
+                given = true;
                 fill.given_ms = now;
                 (items, fill.from) = next_items(view.as_ref(), fill.partition, fill.from.as_ref(), &fill.vector)?;
                 last = fill.from.is_none().then(|| end.clone());
             }
             let weight: usize = items.iter().map(|(key, item)| item_weight(key, item)).sum();
-            self.fill_budget -= weight as i64;
+            self.fill_budget.take(weight);
             let end = last;
             if end.is_some() {
                 done.push(at);

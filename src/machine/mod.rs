@@ -64,6 +64,7 @@ use changes::Changing;
 use consensus::Consensus;
 use early::Early;
 use fill::FillOut;
+use fill::budget::Budget;
 use liveness::Link;
 use message::{Effect, Input};
 use part::Part;
@@ -143,8 +144,7 @@ pub struct Machine {
     /// Where the change of the layout stands.
     progress: Progress,
     fills_out: Vec<FillOut>,
-    /// Bytes of fills that may be given now.
-    fill_budget: i64,
+    fill_budget: Budget,
     /// The attempt that each peer asked for last: one request, and one view.
     fills_asked: BTreeMap<(NodeAddr, PartitionId), u64>,
     /// Partitions whose waiting requests are to be tried again.
@@ -248,6 +248,12 @@ impl Machine {
         // Views are of what is applied, so they are taken here.
         self.take_fill_views(store);
         flushed
+    }
+
+    /// Bytes that wait for the next batch, at least: a driver flushes before they are many, for whatever comes after them
+    /// waits until they are written, and what is in the batch until all of it is durable.
+    pub fn gathered_bytes(&self) -> usize {
+        self.pending.bytes()
     }
 
     fn take(&mut self, input: Input, io: &mut Io<'_>) -> Result<(), StoreError> {

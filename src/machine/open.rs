@@ -9,6 +9,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use super::consensus::Consensus;
 use super::early::Early;
 use super::fill::FillIn;
+use super::fill::budget::Budget;
 use super::liveness::Link;
 use super::pending::Pending;
 use super::progress::Progress;
@@ -72,7 +73,7 @@ impl Machine {
             words_due: BTreeSet::new(),
             early: Early::default(),
             closed_logs: Vec::new(),
-            fill_budget: 0,
+            fill_budget: Budget::default(),
             pending: Pending::default(),
             changed: BTreeSet::new(),
             batch: 0,

@@ -19,6 +19,7 @@ pub(super) struct Io<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     changes: BTreeMap<Bytes, Option<Bytes>>,
+    bytes: usize,
 }
 
 impl Pending {
@@ -26,11 +27,18 @@ impl Pending {
         self.changes.is_empty()
     }
 
+    /// Bytes of keys and values that were put, those that were replaced since included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn put(&mut self, key: Bytes, value: Bytes) {
+        self.bytes += key.len() + value.len();
         self.changes.insert(key, Some(value));
     }
 
     pub fn remove(&mut self, key: Bytes) {
+        self.bytes += key.len();
         self.changes.insert(key, None);
     }
 
@@ -72,5 +80,6 @@ impl Pending {
 
     pub fn clear(&mut self) {
         self.changes.clear();
+        self.bytes = 0;
     }
 }

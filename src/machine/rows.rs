@@ -21,8 +21,8 @@ use crate::cluster::paxos::epochs::is_news;
 use crate::error::StoreError;
 use crate::types::{Epoch, NodeAddr, PartitionId};
 
-/// Stored pairs of dropped replicas and closed logs that one tick removes.
-const REMOVED_A_TICK: usize = 2_048;
+/// Stored pairs of dropped replicas and closed logs that one tick removes: clients wait meanwhile.
+const REMOVED_A_TICK: usize = 512;
 
 impl Machine {
     /// Takes note of a decided map: it is stored, and acted under once that is durable.

@@ -51,6 +51,8 @@ struct Lockstep {
     on_their_way: VecDeque<(u64, NodeAddr, Input)>,
     /// How many fills were asked for.
     fills: usize,
+    /// The most chunks of fills, with something in them, that one step has given.
+    most_given: usize,
     /// Machines that ended, and why.
     ended: BTreeMap<NodeAddr, StoreError>,
     /// See [`Config::max_unapplied_bytes`].
@@ -81,6 +83,15 @@ fn config(number: usize, nodes: usize, shards: u32) -> Config {
     }
 }
 
+/// How many of these send a part of a fill.
+fn chunks(effects: &[Effect]) -> usize {
+    let gives = |effect: &&Effect| match effect {
+        Effect::Send { message: Message::FillChunk(chunk), .. } => !chunk.items.is_empty(),
+        _ => false,
+    };
+    effects.iter().filter(gives).count()
+}
+
 impl Lockstep {
     fn new(nodes: usize, shards: u32) -> Self {
         let now = Now { mono_ms: 1, wall_ms: 1_700_000_000_000 };
@@ -94,6 +105,7 @@ impl Lockstep {
             slow: BTreeMap::new(),
             on_their_way: VecDeque::new(),
             fills: 0,
+            most_given: 0,
             ended: BTreeMap::new(),
             unapplied_bytes: 1 << 20,
             changes: BTreeMap::new(),
@@ -128,9 +140,12 @@ impl Lockstep {
         let mut effects = Vec::new();
         let Some(host) = self.hosts.get_mut(at).filter(|host| host.up) else { return };
         host.machine.step(self.now, input, &host.store, &mut effects);
+        self.most_given = self.most_given.max(chunks(&effects));
         while let Some(batch) = host.machine.flush(&host.store, &mut effects) {
             host.store.sync().unwrap();
+            let before = chunks(&effects);
             host.machine.step(self.now, Input::Synced(batch), &host.store, &mut effects);
+            self.most_given = self.most_given.max(chunks(&effects) - before);
         }
         let incarnation = host.machine.incarnation();
         for effect in effects {

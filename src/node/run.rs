@@ -33,6 +33,9 @@ const LOOKS: usize = 64;
 /// Steps between two batches at the most, so that none grows without bound.
 const MOST_STEPS: usize = 1_024;
 
+/// Bytes of a batch after which no further step is taken, so that none takes long to write and to sync.
+const MOST_BYTES: usize = 256 << 10;
+
 /// Of so many steps one is a client's, if there is any.
 const CLIENT_STEP: usize = 4;
 
@@ -254,6 +257,9 @@ impl Loop {
     /// never empty every fourth step is a client's all the same.
     fn drain(&mut self, inbox: &mut Inbox) -> Result<(), NodeError> {
         for step in 1..=MOST_STEPS {
+            if self.machine.gathered_bytes() >= MOST_BYTES {
+                break;
+            }
             if let Ok(own) = self.own.try_recv() {
                 self.on_own(own)?;
             } else if step.is_multiple_of(CLIENT_STEP)

@@ -9,7 +9,7 @@ use crate::client::{Answer, Client};
 use crate::harness::{Cluster, wait_until};
 use crate::sessions::{Outcome, Sessions};
 
-const SHARD: &str = "/key-value-store-shard";
+pub const SHARD: &str = "/key-value-store-shard";
 const VIEW: &str = "/key-value-store-view";
 
 /// Clients under way while something changes.
@@ -22,17 +22,17 @@ const KEYS: usize = 2_000;
 const VIEW_WITHIN: Duration = Duration::from_secs(5);
 
 /// Other nodes than the one that was asked hear of a new map by then.
-const HEARD_WITHIN: Duration = Duration::from_secs(2);
+pub const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
 fn change(node: &str, method: &str, path: &str, body: Value) -> Answer {
     Client::patient().change(method, node, path, &body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-fn reshard(node: &str, count: u32) -> Answer {
+pub fn reshard(node: &str, count: u32) -> Answer {
     change(node, "PUT", &format!("{SHARD}/reshard"), json!({ "shard-count": count }))
 }
 
-fn reshard_behind(node: &str, count: u32) -> JoinHandle<Answer> {
+pub fn reshard_behind(node: &str, count: u32) -> JoinHandle<Answer> {
     let node = node.to_owned();
     spawn(move || reshard(&node, count))
 }
@@ -41,15 +41,15 @@ fn name(node: &str) -> Value {
     json!({ "socket-address": node })
 }
 
-fn field(node: &str, path: &str, name: &str) -> Value {
+pub fn field(node: &str, path: &str, name: &str) -> Value {
     Client::new().ask(node, path).map_or(Value::Null, |mut answer| answer.json[name].take())
 }
 
-fn expect(answer: &Answer, status: u16, body: Value) {
+pub fn expect(answer: &Answer, status: u16, body: Value) {
     assert_eq!((answer.status, &answer.json), (status, &body));
 }
 
-fn state(node: &str) -> Value {
+pub fn state(node: &str) -> Value {
     field(node, &format!("{SHARD}/reshard"), "state")
 }
 
@@ -94,7 +94,7 @@ fn shards_everywhere(nodes: &[String], count: usize) -> Vec<Vec<String>> {
     ids.iter().map(members).collect()
 }
 
-fn keys_in(nodes: &[String], shards: usize) -> Vec<u64> {
+pub fn keys_in(nodes: &[String], shards: usize) -> Vec<u64> {
     let count = |id: usize| {
         let path = format!("{SHARD}/shard-id-key-count/{id}");
         let first = field(&nodes[0], &path, "shard-id-key-count");
@@ -108,8 +108,8 @@ fn keys_in(nodes: &[String], shards: usize) -> Vec<u64> {
 
 fn met(outcome: &Outcome, calm: Duration, when: &str) {
     assert!(outcome.failures.is_empty(), "{when}: {:#?}", outcome.failures);
-    let (longest, which) = &outcome.longest;
-    eprintln!("{when}: {} requests, the longest took {longest:?} ({calm:?} in calm): {which}", outcome.requests);
+    let ((longest, which), requests) = (outcome.longest(), outcome.requests.len());
+    eprintln!("{when}: {requests} requests, the longest took {longest:?} ({calm:?} in calm): {which}");
 }
 
 /// The longest wait in a few seconds without any change.
@@ -117,8 +117,9 @@ fn calm(nodes: &[String]) -> Duration {
     let sessions = Sessions::start(nodes, SESSIONS);
     std::thread::sleep(Duration::from_secs(2));
     let outcome = sessions.stop();
-    met(&outcome, outcome.longest.0, "in calm");
-    outcome.longest.0
+    let longest = outcome.longest().0;
+    met(&outcome, longest, "in calm");
+    longest
 }
 
 #[test]
@@ -263,6 +264,32 @@ fn one_reshard_at_a_time_and_it_can_be_cancelled() {
 
     expect(&reshard(&cluster.nodes[3], 3), 200, json!({"message": "Resharding done successfully"}));
     shards_everywhere(&cluster.nodes, 3);
+    read_keys(&cluster.nodes);
+}
+
+/// Whoever of the two is first, there is one outcome, and it is the same everywhere.
+#[test]
+fn of_two_reshards_at_once_one_is_done() {
+    let cluster = Cluster::start_with(6, 2, &[("FILL_MIB_S", "2")]);
+    write_keys(&cluster);
+    for (round, asked) in [[3, 1], [3, 3], [1, 3], [3, 3], [1, 3], [3, 1]].into_iter().enumerate() {
+        let at = [round % 6, (round + 3) % 6];
+        let both = [0, 1].map(|which| reshard_behind(&cluster.nodes[at[which]], asked[which]));
+        let answers = both.map(|answer| answer.join().expect("it is answered"));
+        let done = answers.iter().position(|answer| answer.status == 200).expect("one is done");
+        expect(&answers[done], 200, json!({"message": "Resharding done successfully"}));
+        let refused = json!({"error": "Resharding is already in progress", "message": "Error in PUT"});
+        expect(&answers[1 - done], 409, refused);
+        let count = asked[done];
+        eprintln!("round {round}: {asked:?} asked at once, {count} is done");
+        shards_everywhere(&cluster.nodes, count as usize);
+        for node in &cluster.nodes {
+            wait_until("the same state everywhere", HEARD_WITHIN, || state(node) == json!("done"));
+        }
+        assert_eq!(keys_in(&cluster.nodes, count as usize).iter().sum::<u64>(), KEYS as u64);
+        // Two shards again: from one, where every node has every key, nothing would have to be copied.
+        assert_eq!(reshard(&cluster.nodes[round % 6], 2).status, 200);
+    }
     read_keys(&cluster.nodes);
 }
 

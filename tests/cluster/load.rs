@@ -142,7 +142,7 @@ impl Written {
 }
 
 impl Bounds {
-    fn admit(&self, value: u64) -> bool {
+    pub fn admit(&self, value: u64) -> bool {
         (self.acknowledged..=self.tried).contains(&value)
     }
 }

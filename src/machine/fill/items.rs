@@ -9,11 +9,12 @@ use crate::machine::records;
 use crate::store::Read;
 use crate::types::{Key, PartitionId};
 
-/// Bytes of items in one chunk; a single larger item goes alone.
-const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of items in one chunk; a single larger item goes alone. Small, so that the step that reads it, and the one that
+/// takes it over, stay short.
+const CHUNK_BYTES: usize = 64 << 10;
 
-/// Stored pairs looked at for one chunk, so that one step stays short.
-const CHUNK_SCAN: usize = 2_048;
+/// Stored pairs looked at for one chunk, for the same reason.
+const CHUNK_SCAN: usize = 512;
 
 /// Stored pairs read at once: with the largest values a chunk stays far below the wire's limit.
 const SCAN_STEP: usize = 4;

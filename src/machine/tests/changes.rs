@@ -201,6 +201,18 @@ fn reads_writes_and_counts_go_on_while_partitions_move() {
     all.check_settled(6);
 }
 
+/// Clients wait while a step lasts.
+#[test]
+fn a_step_gives_one_chunk_however_many_fills_wait() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(6);
+    all.most_given = 0;
+    assert_eq!(all.change(3, Wanted::Reshard(3)), Ok(0));
+    assert_eq!(all.most_given, 1);
+    all.check_sixty(6, &context);
+}
+
 #[test]
 fn a_cancelled_reshard_moves_back() {
     let mut all = Lockstep::new(6, 2);
