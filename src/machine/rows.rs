@@ -27,7 +27,7 @@ const REMOVED_A_TICK: usize = 2_048;
 impl Machine {
     /// Takes note of a decided map: it is stored, and acted under once that is durable.
     pub(super) fn learn(&mut self, map: Arc<ClusterMap>, io: &mut Io<'_>) {
-        if !is_news(&self.map, self.learned_epoch(), &map) {
+        if !is_news(&self.map, self.newest_map().epoch, &map) {
             return;
         }
         // Who is not born takes map 1 of its own settings, or the map of a running store that it belongs to.
@@ -47,9 +47,9 @@ impl Machine {
         }
     }
 
-    /// The epoch of the newest map that this node has, in force or on its way to the disk.
-    pub(super) fn learned_epoch(&self) -> Epoch {
-        self.learned.as_ref().map_or(self.map.epoch, |(_, map)| map.epoch)
+    /// The newest map that this node has, in force or on its way to the disk.
+    pub(super) fn newest_map(&self) -> &Arc<ClusterMap> {
+        self.learned.as_ref().map_or(&self.map, |(_, map)| map)
     }
 
     /// Acts under the learned map, if it is durable.
@@ -66,6 +66,7 @@ impl Machine {
             self.failed = true;
             return io.effects.push(Effect::Fatal(StoreError::Forgotten(text.to_owned())));
         }
+        self.history.push(&self.map, &map);
         self.map = map.clone();
         self.meet_nodes();
         self.adopt_rows();

@@ -2,6 +2,7 @@
 
 mod changes;
 mod durability;
+mod maps;
 mod repair;
 mod routing;
 
@@ -46,6 +47,8 @@ struct Lockstep {
     on_their_way: VecDeque<(u64, NodeAddr, Input)>,
     /// How many fills were asked for.
     fills: usize,
+    /// Maps that were told: whole, and as differences.
+    maps: [usize; 2],
     /// Machines that ended, and why.
     ended: BTreeMap<NodeAddr, StoreError>,
     /// See [`Config::max_unapplied_bytes`].
@@ -89,6 +92,7 @@ impl Lockstep {
             slow: BTreeMap::new(),
             on_their_way: VecDeque::new(),
             fills: 0,
+            maps: [0, 0],
             ended: BTreeMap::new(),
             unapplied_bytes: 1 << 20,
             changes: BTreeMap::new(),
@@ -138,6 +142,8 @@ impl Lockstep {
                         continue;
                     }
                     self.fills += usize::from(matches!(message, Message::FillRequest { .. }));
+                    self.maps[0] += usize::from(matches!(message, Message::MapPush(_)));
+                    self.maps[1] += usize::from(matches!(message, Message::MapDeltas(_)));
                     let link = (at.clone(), to.clone());
                     let input = Input::Message { from: at.clone(), incarnation, message };
                     match self.slow.get(&link) {
