@@ -196,8 +196,37 @@ impl ClusterMap {
 
     /// A hash of the whole map, for `parent_hash` and, of map 0, for telling differing settings.
     pub fn hash(&self) -> u64 {
-        let bytes = postcard::to_allocvec(self).expect("a map is plain data and always encodes");
-        xxhash_rust::xxh3::xxh3_64(&bytes)
+        xxhash_rust::xxh3::xxh3_64(&self.encoded())
+    }
+
+    /// How many bytes the map takes as a record.
+    pub fn bytes(&self) -> usize {
+        self.encoded().len()
+    }
+
+    fn encoded(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).expect("a map is plain data and always encodes")
+    }
+
+    /// Whether the map does not contradict itself: whoever has it may look up by any number that it names. What each row
+    /// says within itself is looked at where it is read.
+    ///
+    /// # Errors
+    /// What does, for the log.
+    pub fn check(&self) -> Result<(), &'static str> {
+        for layout in [&self.layout, self.wanted_layout()] {
+            layout.check(self.rows.len())?;
+            if layout.shards.iter().flatten().any(|node| !self.nodes.contains_key(node)) {
+                return Err("it has a node in a shard that is not among its nodes");
+            }
+        }
+        if self.out.iter().any(|node| !self.nodes.contains_key(node)) {
+            return Err("it took out a node that is not among its nodes");
+        }
+        if self.rows.iter().any(|row| row.version > self.epoch) {
+            return Err("a row is newer than the map");
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod check;
+pub mod delta;
 pub mod detector;
 pub mod layout;
 pub mod line;

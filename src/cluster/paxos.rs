@@ -6,6 +6,8 @@
 //! reordered: [`Proposer::message`] is sent again to [`Proposer::missing`], and who is refused begins anew with a
 //! higher round.
 //!
+//! A map is named by its difference to the one before ([`MapDelta`]), which every acceptor of its epoch acts under.
+//!
 //! What the caller owes:
 //! - An [`Acceptor`]'s state is durable before its answer leaves.
 //! - The acceptors named to a [`Proposer`] are incarnations, and an answer counts for the incarnation that its
@@ -43,7 +45,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::map::ClusterMap;
+use super::delta::MapDelta;
 use crate::types::{Epoch, Incarnation};
 
 /// A proposal number: unique to its proposer.
@@ -73,8 +75,8 @@ pub enum PaxosMessage {
         ballot: Ballot,
         /// Who promises.
         acceptor: Incarnation,
-        /// The greatest ballot accepted so far and its map.
-        accepted: Option<(Ballot, Arc<ClusterMap>)>,
+        /// The greatest ballot accepted so far and what was accepted under it.
+        accepted: Option<(Ballot, Arc<MapDelta>)>,
     },
     /// Phase 2a: accept this map.
     Accept {
@@ -82,8 +84,8 @@ pub enum PaxosMessage {
         epoch: Epoch,
         /// The proposer's ballot.
         ballot: Ballot,
-        /// The proposed map.
-        map: Arc<ClusterMap>,
+        /// What leads to the proposed map.
+        next: Arc<MapDelta>,
     },
     /// Phase 2b: accepted, durably.
     Accepted {
@@ -110,7 +112,7 @@ pub enum PaxosMessage {
 pub struct Acceptor {
     epoch: Epoch,
     promised: Ballot,
-    accepted: Option<(Ballot, Arc<ClusterMap>)>,
+    accepted: Option<(Ballot, Arc<MapDelta>)>,
 }
 
 impl Acceptor {
@@ -132,18 +134,18 @@ impl Acceptor {
         me: Incarnation,
         epoch: Epoch,
         ballot: Ballot,
-        map: Arc<ClusterMap>,
+        next: Arc<MapDelta>,
         check: Result<(), String>,
     ) -> PaxosMessage {
         if let Some(rejected) = self.refuse(epoch, ballot) {
             return rejected;
         }
-        let two_maps = self.accepted.as_ref().is_some_and(|(under, before)| *under == ballot && *before != map);
+        let two_maps = self.accepted.as_ref().is_some_and(|(under, before)| *under == ballot && *before != next);
         if check.is_err() || two_maps {
             return PaxosMessage::Rejected { epoch, ballot, promised: self.promised };
         }
         self.promised = ballot;
-        self.accepted = Some((ballot, map));
+        self.accepted = Some((ballot, next));
         PaxosMessage::Accepted { epoch, ballot, acceptor: me }
     }
 
@@ -206,7 +208,7 @@ pub struct Proposer {
     acceptors: BTreeSet<Incarnation>,
     quorum: usize,
     /// What will be proposed: the proposer's own map until a promise tells of one accepted.
-    value: Arc<ClusterMap>,
+    value: Arc<MapDelta>,
     /// Under which ballot `value` was accepted, if a promise told of it.
     adopted: Option<Ballot>,
     phase: Phase,
@@ -231,7 +233,7 @@ impl Proposer {
         round: u64,
         acceptors: BTreeSet<Incarnation>,
         quorum: Quorum,
-        value: Arc<ClusterMap>,
+        value: Arc<MapDelta>,
     ) -> Self {
         let ballot = Ballot { round, proposer: me.0 };
         let quorum = quorum.size(acceptors.len());
@@ -249,7 +251,7 @@ impl Proposer {
         let (epoch, ballot) = (self.epoch, self.ballot);
         match self.phase {
             Phase::Preparing => Some(self.start()),
-            Phase::Accepting => Some(PaxosMessage::Accept { epoch, ballot, map: self.value.clone() }),
+            Phase::Accepting => Some(PaxosMessage::Accept { epoch, ballot, next: self.value.clone() }),
             Phase::Decided => None,
         }
     }
@@ -271,16 +273,16 @@ impl Proposer {
         epoch: Epoch,
         ballot: Ballot,
         acceptor: Incarnation,
-        accepted: Option<(Ballot, Arc<ClusterMap>)>,
+        accepted: Option<(Ballot, Arc<MapDelta>)>,
     ) -> Option<PaxosMessage> {
         if !self.counts(Phase::Preparing, epoch, ballot, acceptor) {
             return None;
         }
-        if let Some((under, map)) = accepted
+        if let Some((under, next)) = accepted
             && self.adopted < Some(under)
         {
             self.adopted = Some(under);
-            self.value = map;
+            self.value = next;
         }
         self.answered.insert(acceptor);
         let waits_for_me = self.acceptors.contains(&self.me) && !self.answered.contains(&self.me);
@@ -291,8 +293,8 @@ impl Proposer {
         self.message()
     }
 
-    /// Takes an acceptance. Gives, once, the map that is decided: when a quorum has accepted it.
-    pub fn on_accepted(&mut self, epoch: Epoch, ballot: Ballot, acceptor: Incarnation) -> Option<Arc<ClusterMap>> {
+    /// Takes an acceptance. Gives, once, what is decided: when a quorum has accepted it.
+    pub fn on_accepted(&mut self, epoch: Epoch, ballot: Ballot, acceptor: Incarnation) -> Option<Arc<MapDelta>> {
         if !self.counts(Phase::Accepting, epoch, ballot, acceptor) {
             return None;
         }

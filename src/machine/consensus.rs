@@ -160,7 +160,7 @@ impl Machine {
         io: &mut Io<'_>,
     ) {
         self.consensus.began_ms = self.now.mono_ms;
-        let prepare = self.consensus.participant.propose(self.incarnation, value, acceptors, quorum);
+        let prepare = self.consensus.participant.propose(self.incarnation, &self.map, &value, acceptors, quorum);
         self.ask_acceptors(prepare, io);
     }
 

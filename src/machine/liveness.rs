@@ -1,5 +1,6 @@
 //! Who is there: pings, connections, the view; and the first look at every message.
 
+use super::maps::Exchange;
 use super::message::{Effect, Message, Ping};
 use super::part::PartPeer;
 use super::rules::Rule;
@@ -13,9 +14,6 @@ const MOST_LINKS: usize = 1_024;
 
 /// How often every other node is pinged, in milliseconds.
 const PING_MS: u64 = 500;
-
-/// The shortest pause between two asks for, or two gifts of, a map to one node, in milliseconds.
-const MAP_PAUSE_MS: u64 = 100;
 
 /// Answers that are kept for a node until there is a connection to it; more are dropped, and time out there.
 const MAX_OWED: usize = 1_024;
@@ -38,9 +36,8 @@ pub(super) struct Link {
     pub turned_away: Option<String>,
     /// Answers to what it forwarded here before there was a connection to it.
     owed: Vec<Message>,
-    /// With which epoch here, and when, the node was last asked for its map, or given this one's.
-    pulled: Option<(Epoch, u64)>,
-    pushed: Option<(Epoch, u64)>,
+    /// Maps on their way to and from it.
+    pub maps: Exchange,
 }
 
 impl Machine {
@@ -189,9 +186,9 @@ impl Machine {
             }
             Message::Pong(ping) => self.on_ping(from, incarnation, &ping, io),
             Message::Paxos(paxos) => self.on_paxos(from, incarnation, paxos, io),
-            Message::MapPull { have } if have < self.map.epoch => self.push_map(from, io),
-            Message::MapPull { .. } => {}
+            Message::MapPull { have, hash } => self.give_map(from, have, hash, io),
             Message::MapPush(map) => self.learn(map, io),
+            Message::MapDeltas(chain) => self.on_deltas(from, &chain, io),
             Message::Words(words) => {
                 let words = self.keep_early_words(from, incarnation, words, io);
                 self.take_words(incarnation, &words);
@@ -283,26 +280,6 @@ impl Machine {
             self.pull_map(from, io);
         } else if ping.epoch < self.map.epoch {
             self.push_map(from, io);
-        }
-    }
-
-    /// Asks a node for its newer map: at once when it is news that there is one, else again after a pause.
-    pub(super) fn pull_map(&mut self, from: &NodeAddr, io: &mut Io<'_>) {
-        let (now, have) = (self.now.mono_ms, self.learned_epoch());
-        let Some(link) = self.links.get_mut(from) else { return };
-        if link.pulled.is_none_or(|(epoch, last)| epoch < have || now >= last + MAP_PAUSE_MS) {
-            link.pulled = Some((have, now));
-            self.send(from, Message::MapPull { have }, io);
-        }
-    }
-
-    /// Gives a node this node's map: at once when it is a new one, else again after a pause.
-    pub(super) fn push_map(&mut self, to: &NodeAddr, io: &mut Io<'_>) {
-        let (now, epoch) = (self.now.mono_ms, self.map.epoch);
-        let Some(link) = self.links.get_mut(to).filter(|_| self.map.is_born()) else { return };
-        if link.pushed.is_none_or(|(before, last)| before < epoch || now >= last + MAP_PAUSE_MS) {
-            link.pushed = Some((epoch, now));
-            self.send(to, Message::MapPush(self.map.clone()), io);
         }
     }
 

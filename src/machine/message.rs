@@ -10,6 +10,7 @@ use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
+use crate::cluster::delta::MapDelta;
 use crate::cluster::line::{Line, Standing};
 use crate::cluster::map::ClusterMap;
 use crate::cluster::paxos::PaxosMessage;
@@ -296,11 +297,15 @@ pub enum Message {
     },
     /// Send me your map if it is newer than this.
     MapPull {
-        /// The epoch of the sender's map.
+        /// The epoch of the newest map that the sender has.
         have: Epoch,
+        /// … and that map's hash.
+        hash: u64,
     },
-    /// A decided map.
+    /// A decided map, whole: for who has none that differences lead on from.
     MapPush(Arc<ClusterMap>),
+    /// Differences from one decided map to the next, to a newer one than the receiver has; never empty.
+    MapDeltas(Vec<Arc<MapDelta>>),
 }
 
 /// A sign of life and what its sender knows.

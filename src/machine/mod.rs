@@ -26,6 +26,7 @@ mod early;
 mod fill;
 mod gossip;
 mod liveness;
+mod maps;
 pub mod message;
 mod open;
 mod part;
@@ -54,6 +55,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::causal::clock::Clock;
+use crate::cluster::delta::History;
 use crate::cluster::detector::Detector;
 use crate::cluster::map::ClusterMap;
 use crate::cluster::reconcile::rules::ReconcileRules;
@@ -122,6 +124,8 @@ pub struct Machine {
     map: Arc<ClusterMap>,
     /// A newer map that is on its way to the disk.
     learned: Option<(BatchNo, Arc<ClusterMap>)>,
+    /// How this node came to its map, for those that are behind.
+    history: History,
     parts: Vec<Part>,
     clock: Clock,
     /// Whether the wall clock is ahead of every peer's, and not believed.

@@ -20,6 +20,7 @@ use super::rules::Rule;
 use super::{Config, Machine, Timers};
 use crate::causal::clock::Clock;
 use crate::causal::partition::Replica;
+use crate::cluster::delta::History;
 use crate::cluster::detector::Detector;
 use crate::cluster::layout;
 use crate::cluster::map::ClusterMap;
@@ -52,6 +53,7 @@ impl Machine {
             zero,
             map,
             learned: None,
+            history: History::default(),
             parts: Vec::new(),
             clock: Clock::new(ceiling.unwrap_or(Timestamp(0))),
             clock_ahead: false,

@@ -27,7 +27,7 @@ const REMOVED_A_TICK: usize = 512;
 impl Machine {
     /// Takes note of a decided map: it is stored, and acted under once that is durable.
     pub(super) fn learn(&mut self, map: Arc<ClusterMap>, io: &mut Io<'_>) {
-        if !is_news(&self.map, self.learned_epoch(), &map) {
+        if !is_news(&self.map, self.newest_map().epoch, &map) {
             return;
         }
         if !self.may_go_on_to(&map, io) {
@@ -50,9 +50,9 @@ impl Machine {
         }
     }
 
-    /// The epoch of the newest map that this node has, in force or on its way to the disk.
-    pub(super) fn learned_epoch(&self) -> Epoch {
-        self.learned.as_ref().map_or(self.map.epoch, |(_, map)| map.epoch)
+    /// The newest map that this node has, in force or on its way to the disk.
+    pub(super) fn newest_map(&self) -> &Arc<ClusterMap> {
+        self.learned.as_ref().map_or(&self.map, |(_, map)| map)
     }
 
     /// Acts under the learned map, if it is durable.
@@ -73,6 +73,7 @@ impl Machine {
             // The others do not hear this node until it tells them.
             self.timers.ping_ms = 0;
         }
+        self.history.push(&self.map, &map);
         self.map = map.clone();
         self.meet_nodes();
         self.adopt_rows();

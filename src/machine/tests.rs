@@ -4,6 +4,7 @@ mod birth;
 mod changes;
 mod durability;
 mod early;
+mod maps;
 mod progress;
 mod recovery;
 mod repair;
@@ -53,6 +54,8 @@ struct Lockstep {
     fills: usize,
     /// The most chunks of fills, with something in them, that one step has given.
     most_given: usize,
+    /// Maps that were told: whole, and as differences.
+    maps: [usize; 2],
     /// Machines that ended, and why.
     ended: BTreeMap<NodeAddr, StoreError>,
     /// See [`Config::max_unapplied_bytes`].
@@ -106,6 +109,7 @@ impl Lockstep {
             on_their_way: VecDeque::new(),
             fills: 0,
             most_given: 0,
+            maps: [0, 0],
             ended: BTreeMap::new(),
             unapplied_bytes: 1 << 20,
             changes: BTreeMap::new(),
@@ -158,6 +162,8 @@ impl Lockstep {
                         continue;
                     }
                     self.fills += usize::from(matches!(message, Message::FillRequest { .. }));
+                    self.maps[0] += usize::from(matches!(message, Message::MapPush(_)));
+                    self.maps[1] += usize::from(matches!(message, Message::MapDeltas(_)));
                     let link = (at.clone(), to.clone());
                     let input = Input::Message { from: at.clone(), incarnation, message };
                     match self.slow.get(&link) {

@@ -175,7 +175,8 @@ fn lane_of(message: &Message) -> usize {
         | Message::RecoveryAsked { .. }
         | Message::RecoveryAnswered { .. }
         | Message::MapPull { .. }
-        | Message::MapPush(_) => 0,
+        | Message::MapPush(_)
+        | Message::MapDeltas(_) => 0,
         Message::Operations { .. } => 1,
         Message::FillChunk(_) => 2,
     }
@@ -251,7 +252,7 @@ mod tests {
     }
 
     fn pull(epoch: u64) -> Message {
-        Message::MapPull { have: Epoch(epoch) }
+        Message::MapPull { have: Epoch(epoch), hash: 0 }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::causal::context::Context;
 use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
+use crate::cluster::delta::MapDelta;
 use crate::cluster::map::{ClusterMap, Layout};
 use crate::cluster::paxos::PaxosMessage;
 use crate::machine::message::{FillChunk, Message, Request, Response};
@@ -32,13 +33,14 @@ pub fn weight(message: &Message) -> usize {
         Message::Words(words) => words.iter().map(|w| HEAD + vector(&w.first) + vector(&w.durable)).sum(),
         Message::ChangeAsked { .. } => ADDRESS,
         Message::ChangeAnswered { .. } => 0,
-        Message::Paxos(PaxosMessage::Promise { accepted: Some((_, m)), .. } | PaxosMessage::Accept { map: m, .. }) => {
-            map(m)
+        Message::Paxos(PaxosMessage::Promise { accepted: Some((_, d)), .. } | PaxosMessage::Accept { next: d, .. }) => {
+            delta(d)
         }
         Message::Paxos(_) => 0,
         Message::RecoveryAsked { present, .. } => ADDRESS * present.len(),
         Message::RecoveryAnswered { .. } => ADDRESS,
         Message::MapPush(m) => map(m),
+        Message::MapDeltas(chain) => chain.iter().map(|d| delta(d)).sum(),
     }
 }
 
@@ -79,6 +81,10 @@ fn response(response: &Response) -> usize {
         Response::Value { value, context: c } => value.len() + context(c),
         Response::KeyCount(_) | Response::Error(_) => 0,
     }
+}
+
+fn delta(delta: &MapDelta) -> usize {
+    HEAD + map(&delta.changed) + 6 * delta.partitions.len() + 2 * delta.kept.len()
 }
 
 fn map(map: &ClusterMap) -> usize {

@@ -36,7 +36,7 @@ fn frame(number: u64, cluster: u128, messages: Vec<proto::Message>) -> Frame {
 }
 
 fn map_pull() -> proto::Message {
-    proto::Message { kind: Some(proto::message::Kind::MapPull(proto::MapPull { have: 1 })) }
+    proto::Message { kind: Some(proto::message::Kind::MapPull(proto::MapPull { have: 1, hash: 0 })) }
 }
 
 /// The status that a stream ends with.

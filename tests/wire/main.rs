@@ -16,13 +16,13 @@ use tokio::sync::mpsc::error::TryRecvError;
 use fake::{End, within};
 
 fn pull(number: u64) -> Message {
-    Message::MapPull { have: Epoch(number) }
+    Message::MapPull { have: Epoch(number), hash: 0 }
 }
 
 /// The number of a [`pull`] that arrived, after the sender was checked.
 fn pulled(input: Input, sender: &End) -> u64 {
     match input {
-        Input::Message { from, incarnation, message: Message::MapPull { have } } => {
+        Input::Message { from, incarnation, message: Message::MapPull { have, .. } } => {
             assert_eq!((from, incarnation), (sender.address(), sender.local.incarnation));
             have.0
         }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::{Acceptor, PaxosMessage, Proposer, Quorum};
 use crate::cluster::check::check_proposal;
+use crate::cluster::delta::MapDelta;
 use crate::cluster::layout::follows_birth;
 use crate::cluster::map::ClusterMap;
 use crate::types::{Epoch, Incarnation};
@@ -78,15 +79,17 @@ impl Participant {
         self.proposer.as_ref().map(Proposer::acceptors)
     }
 
-    /// Begins an attempt of `me` at having these acceptors decide `value`. Gives the message to each of them.
+    /// Begins an attempt of `me`, who acts under `map`, at having these acceptors decide `next`. Gives the message to
+    /// each of them.
     pub fn propose(
         &mut self,
         me: Incarnation,
-        value: Arc<ClusterMap>,
+        map: &ClusterMap,
+        next: &ClusterMap,
         acceptors: BTreeSet<Incarnation>,
         quorum: Quorum,
     ) -> PaxosMessage {
-        let epoch = value.epoch;
+        let (epoch, value) = (next.epoch, Arc::new(MapDelta::between(map, next)));
         self.round = self.acceptor.next_round(epoch).max(self.round + 1);
         let proposer = Proposer::new(epoch, me, self.round, acceptors, quorum, value);
         let prepare = proposer.start();
@@ -105,12 +108,16 @@ impl Participant {
             PaxosMessage::Prepare { epoch, ballot } => {
                 Turn::Answer { answer: self.acceptor.prepare(here.me, epoch, ballot), refused: None }
             }
-            PaxosMessage::Accept { epoch, ballot, map } => {
-                let check = here.check(&map);
+            PaxosMessage::Accept { epoch, ballot, next } => {
+                let check = here.check(&next);
                 let refused = check.clone().err();
-                Turn::Answer { answer: self.acceptor.accept(here.me, epoch, ballot, map, check), refused }
+                Turn::Answer { answer: self.acceptor.accept(here.me, epoch, ballot, next, check), refused }
             }
             PaxosMessage::Promise { epoch, ballot, acceptor, accepted } if acceptor == sender => {
+                if accepted.as_ref().is_some_and(|(_, next)| next.apply(here.map).is_err()) {
+                    // An epoch that is over, or no acceptor's word: no acceptor takes what leads on from no map.
+                    return Turn::Nothing;
+                }
                 let proposer = self.proposer.as_mut();
                 let accept = proposer.and_then(|p| p.on_promise(epoch, ballot, acceptor, accepted));
                 accept.map_or(Turn::Nothing, Turn::Ask)
@@ -121,7 +128,7 @@ impl Participant {
                     return Turn::Nothing;
                 };
                 self.proposer = None;
-                Turn::Decided(decided)
+                decided.apply(here.map).map_or(Turn::Nothing, |map| Turn::Decided(Arc::new(map)))
             }
             PaxosMessage::Rejected { epoch, ballot, promised } => {
                 let proposer = self.proposer.as_ref();
@@ -141,13 +148,10 @@ impl Participant {
 }
 
 impl Stand<'_> {
-    /// Whether a map may follow the one in force.
-    fn check(&self, proposed: &ClusterMap) -> Result<(), String> {
-        if self.map.is_born() {
-            check_proposal(self.map, proposed, &self.live)
-        } else {
-            follows_birth(self.zero, proposed)
-        }
+    /// Whether what is proposed may follow the map in force.
+    fn check(&self, proposed: &MapDelta) -> Result<(), String> {
+        let next = proposed.apply(self.map).map_err(|why| why.to_string())?;
+        if self.map.is_born() { check_proposal(self.map, &next, &self.live) } else { follows_birth(self.zero, &next) }
     }
 }
 

@@ -2,21 +2,23 @@
 
 use super::*;
 use crate::cluster::layout::map_zero;
+use crate::cluster::map::ClusterMap;
 use crate::types::ClusterId;
 
 const EPOCH: Epoch = Epoch(1);
 
-/// A map that is told from others by its number.
-fn map(number: u8) -> Arc<ClusterMap> {
+/// What leads to a map that is told from others by its number.
+fn map(number: u8) -> Arc<MapDelta> {
     let view = ["node1:1", "node2:1"].map(|node| node.parse().unwrap());
-    Arc::new(ClusterMap { cluster_id: ClusterId(u128::from(number)), ..map_zero(&view, 1, 1) })
+    let zero = map_zero(&view, 1, 1);
+    Arc::new(MapDelta::between(&zero, &ClusterMap { cluster_id: ClusterId(u128::from(number)), ..zero.clone() }))
 }
 
 fn ballot(round: u64, proposer: u128) -> Ballot {
     Ballot { round, proposer }
 }
 
-fn promise(acceptor: u128, ballot: Ballot, accepted: Option<(Ballot, Arc<ClusterMap>)>) -> PaxosMessage {
+fn promise(acceptor: u128, ballot: Ballot, accepted: Option<(Ballot, Arc<MapDelta>)>) -> PaxosMessage {
     PaxosMessage::Promise { epoch: EPOCH, ballot, acceptor: Incarnation(acceptor), accepted }
 }
 
@@ -90,7 +92,7 @@ fn a_proposer_adopts_the_map_of_the_greatest_ballot_told() {
     assert_eq!(proposer.on_promise(EPOCH, mine, Incarnation(1), Some((ballot(3, 2), map(7)))), None);
     assert_eq!(proposer.missing().collect::<Vec<_>>(), [Incarnation(2)]);
     let accept = proposer.on_promise(EPOCH, mine, Incarnation(2), Some((ballot(1, 3), map(8))));
-    assert_eq!(accept, Some(PaxosMessage::Accept { epoch: EPOCH, ballot: mine, map: map(7) }));
+    assert_eq!(accept, Some(PaxosMessage::Accept { epoch: EPOCH, ballot: mine, next: map(7) }));
     assert_eq!(proposer.message(), accept);
     let told = [1, 2, 3].map(|acceptor| proposer.on_accepted(EPOCH, mine, Incarnation(acceptor)));
     assert_eq!(told, [None, None, Some(map(7))]);
@@ -109,7 +111,7 @@ fn what_is_not_an_answer_to_this_attempt_counts_for_nothing() {
         assert_eq!(proposer.on_promise(epoch, ballot, acceptor, Some((ballot, map(6)))), None);
     }
     assert_eq!(proposer.on_promise(EPOCH, mine, Incarnation(2), None), None, "repeated");
-    let accept = PaxosMessage::Accept { epoch: EPOCH, ballot: mine, map: map(5) };
+    let accept = PaxosMessage::Accept { epoch: EPOCH, ballot: mine, next: map(5) };
     assert_eq!(proposer.on_promise(EPOCH, mine, Incarnation(1), None), Some(accept));
     assert_eq!(proposer.on_promise(EPOCH, mine, Incarnation(3), Some((ballot(3, 2), map(6)))), None, "too late");
     for _repeated in 0..2 {

@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use super::value::{state, state_to_proto};
 use super::{WireError, address, cluster_id, id_to_proto, incarnation, line, line_to_proto};
+use crate::cluster::delta::{MapDelta, Part};
 use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay, Target};
 use crate::cluster::paxos::{Ballot, PaxosMessage};
-use crate::types::{ContextSecret, Epoch, Incarnation, NodeAddr, ShardId, StayId};
+use crate::types::{ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
 use crate::wire::proto;
 use proto::cluster_map;
 use proto::paxos::{Accept, Accepted, Kind, Prepare, Promise, Rejected};
@@ -59,10 +60,61 @@ fn target_to_proto(target: &Target) -> cluster_map::Target {
 
 /// A map that does not contradict itself: whoever has it may look up by any number that it names.
 pub fn map(received: proto::ClusterMap) -> Result<ClusterMap, WireError> {
+    let map = parts(received)?;
+    map.check().map_err(WireError::Map)?;
+    Ok(map)
+}
+
+pub fn delta_to_proto(delta: &MapDelta) -> proto::MapDelta {
+    proto::MapDelta {
+        base: delta.base.0,
+        base_hash: delta.base_hash,
+        hash: delta.hash,
+        changed: Some(map_to_proto(&delta.changed)),
+        partitions: delta.partitions.iter().map(|partition| partition.0).collect(),
+        kept: delta.kept.iter().map(|part| part_to_proto(*part).into()).collect(),
+    }
+}
+
+/// A difference; whether it makes a map, its base says.
+pub fn delta(received: proto::MapDelta) -> Result<MapDelta, WireError> {
+    let changed = parts(received.changed.ok_or(WireError::Missing("delta.changed"))?)?;
+    if received.partitions.len() != changed.rows.len() || !received.partitions.is_sorted_by(|a, b| a < b) {
+        return Err(WireError::Order("delta.partitions"));
+    }
+    Ok(MapDelta {
+        base: Epoch(received.base),
+        base_hash: received.base_hash,
+        hash: received.hash,
+        changed,
+        partitions: received.partitions.into_iter().map(PartitionId).collect(),
+        kept: ascending("delta.kept", received.kept.into_iter().map(part))?,
+    })
+}
+
+fn part_to_proto(part: Part) -> proto::MapPart {
+    match part {
+        Part::Nodes => proto::MapPart::Nodes,
+        Part::Out => proto::MapPart::Out,
+        Part::Former => proto::MapPart::Former,
+        Part::Forgotten => proto::MapPart::Forgotten,
+        Part::Layout => proto::MapPart::Layout,
+        Part::Target => proto::MapPart::Target,
+        Part::Voters => proto::MapPart::Voters,
+    }
+}
+
+fn part(received: i32) -> Result<Part, WireError> {
+    let known = Part::ALL.into_iter().find(|part| part_to_proto(*part) as i32 == received);
+    known.ok_or(WireError::Unknown { field: "delta.kept", value: received.into() })
+}
+
+/// All of a map, or what of it a difference has.
+fn parts(received: proto::ClusterMap) -> Result<ClusterMap, WireError> {
     let secret = received.secret.as_ref();
     let secret =
         <[u8; 16]>::try_from(secret).map_err(|_| WireError::Length { field: "map.secret", found: secret.len() })?;
-    let map = ClusterMap {
+    Ok(ClusterMap {
         cluster_id: cluster_id("map.cluster_id", &received.cluster_id)?,
         line: line(&received.line)?,
         epoch: Epoch(received.epoch),
@@ -76,25 +128,7 @@ pub fn map(received: proto::ClusterMap) -> Result<ClusterMap, WireError> {
         target: received.target.map(target).transpose()?,
         rows: received.rows.into_iter().map(row).collect::<Result<_, _>>()?,
         voters: received.voters.iter().map(|id| incarnation("map.voters", id)).collect::<Result<_, _>>()?,
-    };
-    check(&map)?;
-    Ok(map)
-}
-
-fn check(map: &ClusterMap) -> Result<(), WireError> {
-    for layout in [&map.layout, map.wanted_layout()] {
-        layout.check(map.rows.len()).map_err(WireError::Map)?;
-        if layout.shards.iter().flatten().any(|node| !map.nodes.contains_key(node)) {
-            return Err(WireError::Map("it has a node in a shard that is not among its nodes"));
-        }
-    }
-    if map.out.iter().any(|node| !map.nodes.contains_key(node)) {
-        return Err(WireError::Map("it took out a node that is not among its nodes"));
-    }
-    if map.rows.iter().any(|row| row.version > map.epoch) {
-        return Err(WireError::Map("a row is newer than the map"));
-    }
-    Ok(())
+    })
 }
 
 /// A list that stands for a set.
@@ -202,11 +236,11 @@ pub fn paxos_to_proto(message: &PaxosMessage) -> proto::Paxos {
         PaxosMessage::Promise { epoch, ballot, acceptor, accepted } => {
             let acceptor = id_to_proto(acceptor.0);
             let accepted_ballot = accepted.as_ref().map(|(ballot, _)| ballot_to_proto(*ballot));
-            let accepted_map = accepted.as_ref().map(|(_, map)| map_to_proto(map));
-            (epoch, ballot, Kind::Promise(Promise { acceptor, accepted_ballot, accepted_map }))
+            let accepted = accepted.as_ref().map(|(_, next)| delta_to_proto(next));
+            (epoch, ballot, Kind::Promise(Promise { acceptor, accepted_ballot, accepted }))
         }
-        PaxosMessage::Accept { epoch, ballot, map } => {
-            (epoch, ballot, Kind::Accept(Accept { map: Some(map_to_proto(map)) }))
+        PaxosMessage::Accept { epoch, ballot, next } => {
+            (epoch, ballot, Kind::Accept(Accept { next: Some(delta_to_proto(next)) }))
         }
         PaxosMessage::Accepted { epoch, ballot, acceptor } => {
             (epoch, ballot, Kind::Accepted(Accepted { acceptor: id_to_proto(acceptor.0) }))
@@ -225,12 +259,12 @@ pub fn paxos(received: proto::Paxos) -> Result<PaxosMessage, WireError> {
         Kind::Prepare(Prepare {}) => Ok(PaxosMessage::Prepare { epoch, ballot }),
         Kind::Promise(promise) => {
             let acceptor = incarnation("paxos.promise.acceptor", &promise.acceptor)?;
-            let accepted = accepted(promise.accepted_ballot, promise.accepted_map)?;
+            let accepted = accepted(promise.accepted_ballot, promise.accepted)?;
             Ok(PaxosMessage::Promise { epoch, ballot, acceptor, accepted })
         }
         Kind::Accept(accept) => {
-            let proposed = map(accept.map.ok_or(WireError::Missing("paxos.accept.map"))?)?;
-            Ok(PaxosMessage::Accept { epoch, ballot, map: Arc::new(proposed) })
+            let next = delta(accept.next.ok_or(WireError::Missing("paxos.accept.next"))?)?;
+            Ok(PaxosMessage::Accept { epoch, ballot, next: Arc::new(next) })
         }
         Kind::Accepted(accepted) => {
             let acceptor = incarnation("paxos.accepted.acceptor", &accepted.acceptor)?;
@@ -245,14 +279,14 @@ pub fn paxos(received: proto::Paxos) -> Result<PaxosMessage, WireError> {
 
 fn accepted(
     received: Option<proto::Ballot>,
-    accepted: Option<proto::ClusterMap>,
-) -> Result<Option<(Ballot, Arc<ClusterMap>)>, WireError> {
+    accepted: Option<proto::MapDelta>,
+) -> Result<Option<(Ballot, Arc<MapDelta>)>, WireError> {
     match (received, accepted) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(WireError::Missing("paxos.promise.accepted_ballot")),
-        (Some(_), None) => Err(WireError::Missing("paxos.promise.accepted_map")),
+        (Some(_), None) => Err(WireError::Missing("paxos.promise.accepted")),
         (found @ Some(_), Some(accepted)) => {
-            Ok(Some((ballot("paxos.promise.accepted_ballot", found)?, Arc::new(map(accepted)?))))
+            Ok(Some((ballot("paxos.promise.accepted_ballot", found)?, Arc::new(delta(accepted)?))))
         }
     }
 }

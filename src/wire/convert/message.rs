@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::change::{answered, answered_to_proto, asked, asked_to_proto};
-use super::map::{map, map_to_proto, paxos, paxos_to_proto};
+use super::map::{delta, delta_to_proto, map, map_to_proto, paxos, paxos_to_proto};
 use super::recovery;
 use super::value::{
     item, item_to_proto, key, op, op_to_proto, request, request_to_proto, response, response_to_proto, vector,
@@ -61,8 +61,11 @@ pub fn to_proto(message: &Message) -> Option<Kind> {
             Kind::RecoveryAsked(recovery::asked_to_proto(*id, *branch, *epoch, present))
         }
         Message::RecoveryAnswered { id, outcome } => Kind::RecoveryAnswered(recovery::answered_to_proto(*id, outcome)),
-        Message::MapPull { have } => Kind::MapPull(proto::MapPull { have: have.0 }),
+        Message::MapPull { have, hash } => Kind::MapPull(proto::MapPull { have: have.0, hash: *hash }),
         Message::MapPush(map) => Kind::MapPush(map_to_proto(map)),
+        Message::MapDeltas(chain) => {
+            Kind::MapDeltas(proto::MapDeltas { deltas: chain.iter().map(|step| delta_to_proto(step)).collect() })
+        }
     };
     Some(kind)
 }
@@ -113,8 +116,13 @@ pub fn from_proto(reader: Reader, kind: Kind) -> Result<Message, WireError> {
         Kind::Paxos(received) => Ok(Message::Paxos(paxos(received)?)),
         Kind::RecoveryAsked(received) => recovery::asked(received),
         Kind::RecoveryAnswered(received) => recovery::answered(received),
-        Kind::MapPull(received) => Ok(Message::MapPull { have: Epoch(received.have) }),
+        Kind::MapPull(received) => Ok(Message::MapPull { have: Epoch(received.have), hash: received.hash }),
         Kind::MapPush(received) => Ok(Message::MapPush(Arc::new(map(received)?))),
+        Kind::MapDeltas(received) if received.deltas.is_empty() => Err(WireError::Empty("map_deltas.deltas")),
+        Kind::MapDeltas(received) => {
+            let chain = received.deltas.into_iter().map(|step| delta(step).map(Arc::new));
+            Ok(Message::MapDeltas(chain.collect::<Result<_, _>>()?))
+        }
     }
 }
 

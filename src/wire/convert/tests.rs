@@ -15,7 +15,8 @@ use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
-use crate::cluster::layout::map_zero;
+use crate::cluster::delta::MapDelta;
+use crate::cluster::layout::{map_one, map_zero};
 use crate::cluster::line::{Fork, Line};
 use crate::cluster::map::{ClusterMap, Layout, PeerState, Row, Stay, Target};
 use crate::cluster::paxos::{Ballot, PaxosMessage};
@@ -206,6 +207,10 @@ fn map() -> impl Strategy<Value = Arc<ClusterMap>> {
     })
 }
 
+fn delta() -> impl Strategy<Value = Arc<MapDelta>> {
+    (map(), map()).prop_map(|(base, next)| Arc::new(MapDelta::between(&base, &next)))
+}
+
 fn ballot() -> impl Strategy<Value = Ballot> {
     any::<(u64, u128)>().prop_map(|(round, proposer)| Ballot { round, proposer })
 }
@@ -213,10 +218,10 @@ fn ballot() -> impl Strategy<Value = Ballot> {
 fn paxos() -> impl Strategy<Value = PaxosMessage> {
     prop_oneof![
         (epoch(), ballot()).prop_map(|(epoch, ballot)| PaxosMessage::Prepare { epoch, ballot }),
-        (epoch(), ballot(), incarnation(), option::of((ballot(), map()))).prop_map(
+        (epoch(), ballot(), incarnation(), option::of((ballot(), delta()))).prop_map(
             |(epoch, ballot, acceptor, accepted)| PaxosMessage::Promise { epoch, ballot, acceptor, accepted }
         ),
-        (epoch(), ballot(), map()).prop_map(|(epoch, ballot, map)| PaxosMessage::Accept { epoch, ballot, map }),
+        (epoch(), ballot(), delta()).prop_map(|(epoch, ballot, next)| PaxosMessage::Accept { epoch, ballot, next }),
         (epoch(), ballot(), incarnation()).prop_map(|(epoch, ballot, acceptor)| PaxosMessage::Accepted {
             epoch,
             ballot,
@@ -347,8 +352,9 @@ fn message() -> impl Strategy<Value = Message> {
             Message::RecoveryAsked { id, branch: BranchId(branch), epoch, present }
         }),
         (any::<u64>(), agreement()).prop_map(|(id, outcome)| Message::RecoveryAnswered { id, outcome }),
-        epoch().prop_map(|have| Message::MapPull { have }),
+        (epoch(), any::<u64>()).prop_map(|(have, hash)| Message::MapPull { have, hash }),
         map().prop_map(Message::MapPush),
+        vec(delta(), 1..3).prop_map(Message::MapDeltas),
     ]
 }
 
@@ -466,6 +472,20 @@ fn malformed_messages_name_the_field() {
     assert_eq!(read(Kind::ForwardReply(reply)), WireError::Unknown { field: "response.error", value: 99 });
     let short = proto::ClusterMap { secret: Bytes::from_static(b"short"), ..Default::default() };
     assert_eq!(read(Kind::MapPush(short)), WireError::Length { field: "map.secret", found: 5 });
+    assert_eq!(read(Kind::MapDeltas(Default::default())), WireError::Empty("map_deltas.deltas"));
+    let delta = |delta: proto::MapDelta| read(Kind::MapDeltas(proto::MapDeltas { deltas: vec![delta] }));
+    assert_eq!(delta(Default::default()), WireError::Missing("delta.changed"));
+    let changed = Some(proto::ClusterMap {
+        cluster_id: id_to_proto(1),
+        secret: Bytes::from_static(&[1; 16]),
+        ..Default::default()
+    });
+    let stray = proto::MapDelta { changed: changed.clone(), partitions: vec![1], ..Default::default() };
+    assert_eq!(delta(stray), WireError::Order("delta.partitions"));
+    let nothing = proto::MapDelta { changed: changed.clone(), kept: vec![0], ..Default::default() };
+    assert_eq!(delta(nothing), WireError::Unknown { field: "delta.kept", value: 0 });
+    let twice = proto::MapDelta { changed, kept: vec![2, 2], ..Default::default() };
+    assert_eq!(delta(twice), WireError::Order("delta.kept"));
     let op = proto::Op { key: String::new(), ..Default::default() };
     let operations = proto::Operations { operations: vec![op], ..Default::default() };
     assert_eq!(read(Kind::Operations(operations)), WireError::Empty("op.key"));
@@ -507,6 +527,21 @@ fn a_map_that_contradicts_itself_is_refused() {
         contradict(&mut map);
         assert!(matches!(read(&map), Err(WireError::Map(_))), "contradiction {number}");
     }
+}
+
+#[test]
+fn a_step_takes_a_small_part_of_the_bytes_of_its_map() {
+    let nodes: Vec<NodeAddr> = (1..=7).map(|number| format!("10.10.0.{number}:8085").parse().unwrap()).collect();
+    let bound = nodes.iter().cloned().zip((1..).map(|number| Incarnation(number << 100))).collect();
+    let map = map_one(&map_zero(&nodes, 3, 256), &bound, ClusterId(1 << 100), ContextSecret([1; 16]));
+    let mut next = ClusterMap { epoch: Epoch(2), parent_hash: map.hash(), ..map.clone() };
+    next.rows[5].peers.insert(StayId(9), Stay::new(Incarnation(1 << 100), PeerState::Joining));
+    next.rows[5] = Row { version: Epoch(2), next_stay: StayId(10), ..next.rows[5].clone() };
+    let bytes = |message: Message| message_to_proto(&message).unwrap().encoded_len();
+    let whole = bytes(Message::MapPush(Arc::new(next.clone())));
+    let step = bytes(Message::MapDeltas(vec![Arc::new(MapDelta::between(&map, &next))]));
+    println!("one row of 256 changes: {whole} bytes whole, {step} as a difference");
+    assert!(step < 512 && whole > 40 * step, "{step} of {whole}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ const MAJORITY: Bounds = Bounds {
     lost_disks: 0,
     broken: None,
     expected: &[TAKES_OVER, SPLIT],
+    only: None,
 };
 
 /// Map 1.
@@ -87,6 +88,7 @@ fn holds(name: &str, bounds: Bounds) {
 fn breaks(property: &'static str, bounds: Bounds) {
     let broken = bounds.broken;
     let found = HasDiscoveries::AllOf([property].into());
+    let bounds = Bounds { only: Some(property), ..bounds };
     let checker = bounds.checker().threads(THREADS).finish_when(found).spawn_dfs().join();
     let states = checker.unique_state_count();
     println!("without {broken:?}: {states} states");

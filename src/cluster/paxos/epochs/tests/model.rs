@@ -37,6 +37,8 @@ pub struct Bounds {
     pub broken: Option<Broken>,
     /// What should happen in some history, beyond the decision at the last epoch.
     pub expected: &'static [&'static str],
+    /// The only property that is looked at.
+    pub only: Option<&'static str>,
 }
 
 /// A rule taken away.
@@ -64,46 +66,67 @@ pub enum Broken {
     ActsAtOnce,
 }
 
-/// A map, told from others by what was drawn for it, and by the line of attempts that it comes from.
+/// A map or a step to one, told from others by what was drawn for it, and by the line of attempts that it comes from.
 #[derive(Clone)]
-pub struct Map(pub Arc<ClusterMap>);
+pub struct Named<T>(pub Arc<T>);
 
-impl Map {
-    fn key(&self) -> (u64, u128, &str) {
-        let name = self.0.target.as_ref().map_or("", |target| &target.name);
-        (self.0.epoch.0, self.0.cluster_id.0, name)
+pub type Map = Named<ClusterMap>;
+type Step = Named<MapDelta>;
+
+/// Where the name stands.
+pub trait Carrier {
+    fn carrier(&self) -> &ClusterMap;
+}
+
+impl Carrier for ClusterMap {
+    fn carrier(&self) -> &ClusterMap {
+        self
     }
 }
 
-impl PartialEq for Map {
+impl Carrier for MapDelta {
+    fn carrier(&self) -> &ClusterMap {
+        &self.changed
+    }
+}
+
+impl<T: Carrier> Named<T> {
+    fn key(&self) -> (u64, u128, &str) {
+        let map = self.0.carrier();
+        let name = map.target.as_ref().map_or("", |target| &target.name);
+        (map.epoch.0, map.cluster_id.0, name)
+    }
+}
+
+impl<T: Carrier> PartialEq for Named<T> {
     fn eq(&self, other: &Self) -> bool {
         self.key() == other.key()
     }
 }
 
-impl Eq for Map {}
+impl<T: Carrier> Eq for Named<T> {}
 
-impl PartialOrd for Map {
+impl<T: Carrier> PartialOrd for Named<T> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Map {
+impl<T: Carrier> Ord for Named<T> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.key().cmp(&other.key())
     }
 }
 
-impl Hash for Map {
+impl<T: Carrier> Hash for Named<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.key().hash(state);
     }
 }
 
-impl std::fmt::Debug for Map {
+impl<T: Carrier> std::fmt::Debug for Named<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} voters {:?}", self.key(), self.0.voters)
+        write!(f, "{:?} voters {:?}", self.key(), self.0.carrier().voters)
     }
 }
 
@@ -121,8 +144,8 @@ pub struct Letter {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Said {
     Prepare,
-    Promise(Option<((u64, u128), Map)>),
-    Accept(Map),
+    Promise(Option<((u64, u128), Step)>),
+    Accept(Step),
     Accepted,
 }
 
@@ -149,7 +172,9 @@ pub struct World {
     zero: Map,
     nodes: Vec<Node>,
     network: BTreeSet<Letter>,
-    pub decided: BTreeSet<Map>,
+    /// … each with its hash.
+    decided: BTreeMap<Map, u64>,
+    addresses: Arc<[NodeAddr]>,
     attempts: Vec<u8>,
     crashes: u8,
     lost_disks: u8,
@@ -182,15 +207,16 @@ impl PartialEq for World {
 
 impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.network, &self.decided, &self.attempts, self.crashes, self.lost_disks).hash(state);
+        (&self.network, self.decided.keys().collect::<Vec<_>>(), &self.attempts, self.crashes, self.lost_disks)
+            .hash(state);
         for node in &self.nodes {
             (node.name.0, &node.map, &node.synced_map, node.now.round).hash(state);
             for acceptor in [&node.now.acceptor, &node.synced] {
-                let accepted = acceptor.accepted.as_ref().map(|(under, map)| (pair(*under), Map(map.clone())));
+                let accepted = acceptor.accepted.as_ref().map(|(under, next)| (pair(*under), Named(next.clone())));
                 (acceptor.epoch.0, pair(acceptor.promised), accepted).hash(state);
             }
             if let Some(p) = &node.now.proposer {
-                (p.epoch.0, pair(p.ballot), p.adopted.map(pair), Map(p.value.clone()), p.phase as u8).hash(state);
+                (p.epoch.0, pair(p.ballot), p.adopted.map(pair), Named(p.value.clone()), p.phase as u8).hash(state);
                 p.quorum.hash(state);
                 for named in [&p.acceptors, &p.answered] {
                     named.iter().map(|name| name.0).collect::<Vec<_>>().hash(state);
@@ -206,21 +232,22 @@ fn address(node: usize) -> NodeAddr {
 
 impl Bounds {
     fn first(&self) -> World {
-        let zero = Map(Arc::new(map_zero(&(0..self.nodes).map(address).collect::<Vec<_>>(), 1, 1)));
+        let zero = Named(Arc::new(map_zero(&(0..self.nodes).map(address).collect::<Vec<_>>(), 1, 1)));
         let names: Vec<_> = (1..=self.nodes as u128).map(Incarnation).collect();
         let mut map = zero.clone();
         if !self.born.is_empty() {
             let bound = names.iter().enumerate().map(|(node, name)| (address(node), *name)).collect();
             let mut one = map_one(&zero.0, &bound, ClusterId(1), ContextSecret([1; 16]));
             one.voters = self.born.iter().map(|node| names[*node]).collect();
-            map = Map(Arc::new(one));
+            map = Named(Arc::new(one));
         }
         let node = |name| Node::new(name, map.clone());
         World {
             zero,
             nodes: names.into_iter().map(node).collect(),
             network: BTreeSet::new(),
-            decided: BTreeSet::from([map.clone()]),
+            decided: BTreeMap::from([(map.clone(), map.0.hash())]),
+            addresses: (0..self.nodes).map(address).collect(),
             attempts: self.attempts.to_vec(),
             crashes: self.crashes,
             lost_disks: self.lost_disks,
@@ -246,7 +273,7 @@ impl Bounds {
             next.nodes.insert(address.clone(), Some(*there));
         }
         let voters = (self.voters)(next.epoch.0, node).iter();
-        next.voters = voters.filter_map(|voter| next.nodes[&address(*voter)]).collect();
+        next.voters = voters.filter_map(|voter| next.nodes[&world.addresses[*voter]]).collect();
         let name = format!("{}{}{}{} ", map.key().2, drawn.0, drawn.1, if connected.len() == 1 { "!" } else { "" });
         next.target = Some(Target { layout: next.layout.clone(), name, even: true });
         next
@@ -265,7 +292,7 @@ impl Bounds {
         }
         if self.is_broken(Broken::FormerVoters)
             && node == 1
-            && let Some(former) = world.decided.iter().find(|former| former.0.hash() == map.parent_hash)
+            && let Some((former, _)) = world.decided.iter().find(|(_, hash)| **hash == map.parent_hash)
         {
             return deciders(&former.0, connected);
         }
@@ -280,16 +307,16 @@ impl Bounds {
 impl World {
     fn connected(&self, node: usize, alone: bool) -> BTreeMap<NodeAddr, Incarnation> {
         let there = self.nodes.iter().enumerate().filter(|(other, _)| !alone || *other == node);
-        there.map(|(other, there)| (address(other), there.name)).collect()
+        there.map(|(other, there)| (self.addresses[other].clone(), there.name)).collect()
     }
 
     /// The node begins an attempt. Gives what it says, to whom.
     fn begin(&mut self, bounds: &Bounds, node: usize, alone: bool) -> Vec<(usize, PaxosMessage)> {
         let connected = self.connected(node, alone);
-        let value = Arc::new(bounds.value(self, node, &connected));
+        let next = bounds.value(self, node, &connected);
         let (asked, quorum) = bounds.asked(self, node, &connected);
         let here = &mut self.nodes[node];
-        let mut prepare = here.now.propose(here.name, value, asked, quorum);
+        let mut prepare = here.now.propose(here.name, &here.map.0, &next, asked, quorum);
         let proposer = here.now.proposer.as_mut().unwrap();
         if bounds.is_broken(Broken::SameRound) {
             proposer.ballot.round = 1;
@@ -323,7 +350,7 @@ impl World {
         let mut map = self.nodes[node].map.clone();
         if bounds.is_broken(Broken::AnswersForThePast)
             && let PaxosMessage::Prepare { epoch, .. } | PaxosMessage::Accept { epoch, .. } = &message
-            && let Some(before) = self.decided.iter().find(|before| before.0.epoch.0 + 1 == epoch.0 && **before < map)
+            && let Some(before) = self.decided.keys().find(|before| before.0.epoch.0 + 1 == epoch.0 && **before < map)
         {
             map = before.clone();
             let acceptor = &mut self.nodes[node].now.acceptor;
@@ -343,8 +370,8 @@ impl World {
             }
             Turn::Ask(accept) => self.to_asked(node, &accept),
             Turn::Decided(map) => {
-                let map = Map(map);
-                self.decided.insert(map.clone());
+                let map = Named(map);
+                self.decided.insert(map.clone(), map.0.hash());
                 self.learn(bounds, node, map);
                 Vec::new()
             }
@@ -402,7 +429,9 @@ impl World {
     /// True when no history from here can decide another map than this, the newest: of those who would be asked, a
     /// quorum that knows nothing of it cannot be found.
     fn keeps(&self, bounds: &Bounds, decided: &Map) -> bool {
-        let Some(before) = self.decided.iter().find(|map| map.0.hash() == decided.0.parent_hash) else { return true };
+        let Some((before, _)) = self.decided.iter().find(|(_, hash)| **hash == decided.0.parent_hash) else {
+            return true;
+        };
         let connected = self.connected(0, false);
         let (asked, quorum) = if before.0.is_born() {
             deciders(&before.0, &connected)
@@ -410,7 +439,8 @@ impl World {
             (connected.values().copied().collect(), bounds.birth)
         };
         let knows = |node: &&Node| {
-            let accepted = node.synced.accepted.as_ref().is_some_and(|(_, map)| Map(map.clone()) == *decided);
+            let accepted =
+                node.synced.accepted.as_ref().is_some_and(|(_, next)| Named(next.clone()).key() == decided.key());
             accepted || node.synced_map.0.epoch >= decided.0.epoch
         };
         let ignorant = self.nodes.iter().filter(|node| asked.contains(&node.name) && !knows(node)).count();
@@ -452,9 +482,9 @@ fn write(to: usize, from: usize, sender: u128, message: PaxosMessage) -> Option<
     let (epoch, ballot, said) = match message {
         PaxosMessage::Prepare { epoch, ballot } => (epoch, ballot, Said::Prepare),
         PaxosMessage::Promise { epoch, ballot, accepted, .. } => {
-            (epoch, ballot, Said::Promise(accepted.map(|(under, map)| (pair(under), Map(map)))))
+            (epoch, ballot, Said::Promise(accepted.map(|(under, next)| (pair(under), Named(next)))))
         }
-        PaxosMessage::Accept { epoch, ballot, map } => (epoch, ballot, Said::Accept(Map(map))),
+        PaxosMessage::Accept { epoch, ballot, next } => (epoch, ballot, Said::Accept(Named(next))),
         PaxosMessage::Accepted { epoch, ballot, .. } => (epoch, ballot, Said::Accepted),
         PaxosMessage::Rejected { .. } => return None,
     };
@@ -471,16 +501,16 @@ fn read(letter: Letter, bounds: &Bounds) -> PaxosMessage {
         Said::Prepare => PaxosMessage::Prepare { epoch, ballot },
         Said::Promise(accepted) => {
             let accepted = accepted.filter(|_| !bounds.is_broken(Broken::NeverAdopts));
-            let accepted = accepted.map(|(pair, map)| (under(pair), map.0));
+            let accepted = accepted.map(|(pair, next)| (under(pair), next.0));
             PaxosMessage::Promise { epoch, ballot, acceptor, accepted }
         }
-        Said::Accept(map) => PaxosMessage::Accept { epoch, ballot, map: map.0 },
+        Said::Accept(next) => PaxosMessage::Accept { epoch, ballot, next: next.0 },
         Said::Accepted => PaxosMessage::Accepted { epoch, ballot, acceptor },
     }
 }
 
 pub fn one_map_an_epoch(world: &World) -> bool {
-    let epochs: BTreeSet<_> = world.decided.iter().map(|map| map.0.epoch).collect();
+    let epochs: BTreeSet<_> = world.decided.keys().map(|map| map.0.epoch).collect();
     epochs.len() == world.decided.len()
 }
 
@@ -505,7 +535,7 @@ impl Model for Bounds {
             events.extend(late.then_some(Event::Sync(at)));
             events.extend((world.crashes > 0).then_some(Event::Crash(at)));
             events.extend((world.lost_disks > 0).then_some(Event::LoseDisk(at)));
-            let news = world.decided.iter().filter(|told| is_news(map, map.epoch, &told.0));
+            let news = world.decided.keys().filter(|told| is_news(map, map.epoch, &told.0));
             events.extend(news.map(|told| Event::Learn(at, told.clone())));
         }
         events.extend(world.network.iter().cloned().map(Event::Deliver));
@@ -548,19 +578,20 @@ impl Model for Bounds {
         let mut all = vec![
             Property::always("one map an epoch", |_, world| one_map_an_epoch(world)),
             Property::always("the map before was decided", |_, world: &World| {
-                let follows = |map: &Map| world.decided.iter().any(|before| before.0.hash() == map.0.parent_hash);
-                world.decided.iter().skip(1).all(follows)
+                let follows = |map: &Map| world.decided.values().any(|hash| *hash == map.0.parent_hash);
+                world.decided.keys().skip(1).all(follows)
             }),
             Property::always("a decided map is never forgotten", |bounds: &Bounds, world: &World| {
-                world.decided.last().is_none_or(|newest| world.keeps(bounds, newest))
+                world.decided.last_key_value().is_none_or(|(newest, _)| world.keeps(bounds, newest))
             }),
             Property::always("no dead end", |bounds: &Bounds, world: &World| world.heals(bounds)),
             Property::sometimes("the last epoch is decided", |bounds: &Bounds, world: &World| {
-                world.decided.last().is_some_and(|newest| newest.0.epoch.0 == bounds.last)
+                world.decided.last_key_value().is_some_and(|(newest, _)| newest.0.epoch.0 == bounds.last)
             }),
         ];
         let expected = sometimes().into_iter().filter(|property| self.expected.contains(&property.name));
         all.extend(expected);
+        all.retain(|property| self.only.is_none_or(|only| property.name == only));
         all
     }
 }
@@ -579,12 +610,12 @@ fn sometimes() -> Vec<Property<Bounds>> {
         }),
         Property::sometimes("two proposals of one epoch are accepted", |_, world: &World| {
             let accepted = world.nodes.iter().filter_map(|node| node.synced.accepted.as_ref());
-            let maps: BTreeSet<_> = accepted.map(|(_, map)| Map(map.clone())).collect();
-            maps.iter().zip(maps.iter().skip(1)).any(|(a, b)| a.0.epoch == b.0.epoch)
+            let maps: BTreeSet<_> = accepted.map(|(_, next)| Named(next.clone())).collect();
+            maps.iter().zip(maps.iter().skip(1)).any(|(a, b)| a.0.epoch() == b.0.epoch())
         }),
         Property::sometimes("who came back empty is bound", |bounds: &Bounds, world: &World| {
             let bound = |map: &Map| map.0.nodes.values().flatten().any(|bound| bound.0 > bounds.nodes as u128);
-            world.decided.iter().any(bound)
+            world.decided.keys().any(bound)
         }),
     ]
 }

@@ -1,0 +1,94 @@
+//! How maps get from node to node.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::cluster::delta::MapDelta;
+use crate::cluster::map::ClusterMap;
+use crate::machine::message::Wanted;
+use crate::types::Epoch;
+
+impl Lockstep {
+    fn epoch(&self, number: usize) -> u64 {
+        self.machine(number).map().epoch.0
+    }
+
+    /// A reshard from two shards to three or back: a few maps.
+    fn reshard(&mut self, shards: u32) {
+        let outcome = self.change(1, Wanted::Reshard(shards));
+        assert!(outcome.is_ok(), "{outcome:?}");
+        self.run_ms(3_000);
+    }
+
+    fn all_have_one_map(&self) {
+        let map = self.machine(1).map();
+        assert!(self.hosts.values().all(|host| host.machine.map() == map));
+    }
+}
+
+#[test]
+fn maps_are_told_as_differences() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let born = all.epoch(1);
+    all.maps = [0, 0];
+    all.reshard(3);
+    let [whole, chains] = all.maps;
+    assert!(all.epoch(1) >= born + 3);
+    assert_eq!(whole, 0);
+    assert!(chains >= 5 * 3, "{chains}");
+    all.all_have_one_map();
+}
+
+#[test]
+fn who_was_away_goes_through_what_it_missed() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    // Some traffic is still needed for nobody to miss it: it only does not hear of maps.
+    let others: Vec<_> = (1..=5).map(node).collect();
+    all.cut = others.iter().flat_map(|other| [(other.clone(), node(6)), (node(6), other.clone())]).collect();
+    let before = all.epoch(6);
+    all.begin_change(1, Wanted::Reshard(1));
+    all.run_ms(2_000);
+    assert!(all.epoch(1) > before);
+    assert_eq!(all.epoch(6), before);
+    all.maps = [0, 0];
+    all.cut.clear();
+    all.run_ms(3_000);
+    assert_eq!(all.maps[0], 0, "whole maps");
+    all.all_have_one_map();
+}
+
+#[test]
+fn who_comes_back_empty_gets_the_whole_map() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.reshard(3);
+    all.stop(6);
+    all.maps = [0, 0];
+    all.start(6, 6, 2, MemoryStore::new());
+    all.connect_all();
+    all.run_ms(8_000);
+    assert!(all.maps[0] > 0);
+    all.all_have_one_map();
+}
+
+#[test]
+fn a_difference_from_another_map_changes_nothing_and_is_asked_for_anew() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let map = ClusterMap::clone(all.machine(1).map());
+    let other = ClusterMap { parent_hash: 1, ..map.clone() };
+    let next = ClusterMap { epoch: Epoch(map.epoch.0 + 1), parent_hash: other.hash(), ..other.clone() };
+    let message = Message::MapDeltas(vec![Arc::new(MapDelta::between(&other, &next))]);
+    let (from, incarnation) = (node(2), all.machine(2).incarnation());
+    let mut effects = Vec::new();
+    let now = all.now;
+    let host = all.hosts.get_mut(&node(1)).unwrap();
+    host.machine.step(now, Input::Message { from, incarnation, message }, &host.store, &mut effects);
+    let asks = Message::MapPull { have: map.epoch, hash: map.hash() };
+    let asked = |effect: &Effect| matches!(effect, Effect::Send { to, message } if *to == node(2) && *message == asks);
+    assert_eq!(effects.iter().filter(|effect| asked(effect)).count(), 1, "{effects:?}");
+    all.run_ms(1_000);
+    assert_eq!(**all.machine(1).map(), map);
+}
