@@ -126,12 +126,12 @@ pub fn one_of_two_that_are_wanted(clauses: Clauses) {
     s.take_disk(2);
     s.start(2);
     s.wait(2_000);
+    for (write, key) in keys.into_iter().enumerate() {
+        assert_eq!(s.ask(0, Kind::Get, key, 0), Said::Value(write));
+    }
     s.let_go(false);
     s.start(3);
     s.rests();
-    for (write, key) in keys.into_iter().enumerate() {
-        assert_eq!(s.ask(0, Kind::Get, key, 3), Said::Value(write));
-    }
 }
 
 /// `InTurn`: who serves, and who may leave therefore, are in one map.

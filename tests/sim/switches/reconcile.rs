@@ -8,7 +8,7 @@ use crate::scripts::{closing, serving};
 /// One row a rule.
 pub const RECONCILE: &[(ReconcileRule, Shown)] = &[
     (ReconcileRule::StayNew, By(&[("move", 1), ("away", 3), ("reshard", 5)])),
-    (ReconcileRule::EmptySet, Script(closing::who_leaves_has_all_that_is_left, "KEPT")),
+    (ReconcileRule::EmptySet, Script(closing::who_leaves_has_all_that_is_left, "SETTLES")),
     (ReconcileRule::InTurn, Script(serving::who_is_promoted_and_who_leaves, "a map more than it takes")),
     (ReconcileRule::PromoteTold, By(&[("forget", 4), ("wipe", 7), ("move", 11)])),
     (ReconcileRule::PromoteServing, By(&[("move", 11), ("wipe", 12), ("wipe", 22)])),
@@ -21,7 +21,7 @@ pub const RECONCILE: &[(ReconcileRule, Shown)] = &[
     (ReconcileRule::GoneOther, Script(serving::wrong_directories_of_both, "KEPT")),
     (ReconcileRule::AbsentOther, Script(serving::one_of_two_that_were_away, "ShardUnavailable")),
     (ReconcileRule::LeaveServe, By(&[("move", 41), ("away", 48), ("wipe", 57)])),
-    (ReconcileRule::LeaveTwo, Script(serving::one_of_two_that_are_wanted, "SETTLES")),
+    (ReconcileRule::LeaveTwo, Script(serving::one_of_two_that_are_wanted, "ShardUnavailable")),
     (ReconcileRule::CloseWhole, Script(closing::who_leaves_holds_a_write_of_a_lost_disk, "KEPT")),
     (ReconcileRule::CloseLeaving, By(&[("wipe", 2), ("move", 6), ("reshard", 10)])),
     (ReconcileRule::CloseServing, By(&[("wipe", 7)])),
