@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::message::{Effect, Message, PartitionWord};
-use super::rules::Rule;
+use super::rules::{Rule, Rules};
 use super::{Io, Machine, records};
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
@@ -79,11 +79,17 @@ impl Consensus {
     }
 
     /// Attempts and words under the map before are of no use any more.
-    pub fn on_new_map(&mut self, map: &ClusterMap) {
+    pub fn on_new_map(&mut self, map: &ClusterMap, rules: Rules) {
         self.proposer = None;
         self.due_since_ms = None;
         self.look_ms = 0;
         let listed = |at: &(PartitionId, StayId)| map.row(at.0).peers.contains_key(&at.1);
+        if !rules.on(Rule::Versions) {
+            self.told
+                .iter_mut()
+                .filter(|(at, _)| listed(at))
+                .for_each(|(at, word)| word.version = map.row(at.0).version);
+        }
         self.told.retain(|at, word| listed(at) && word.version == map.row(at.0).version);
         self.steps.retain(|at, _| listed(at));
     }

@@ -172,7 +172,7 @@ impl Script {
 
     /// Asks a node for a change of the map.
     pub fn begin_change(&mut self, n: usize, wanted: Wanted) -> u64 {
-        self.world.ask_change(n, wanted, PATIENCE_MS)
+        self.world.ask_change(n, wanted, PATIENCE_MS / 2)
     }
 
     /// Asks a node for a change of the map and waits until it is done.

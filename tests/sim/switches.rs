@@ -5,6 +5,7 @@
 //! for. Where there is neither, the row says why.
 
 mod machine;
+mod model;
 mod reconcile;
 
 use std::collections::BTreeSet;

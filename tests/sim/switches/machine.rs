@@ -10,7 +10,7 @@ pub const MACHINE: &[(Rule, Shown)] = &[
     (Rule::SendAfterSync, By(&[("std", 12), ("crash", 1), ("crash", 13)])),
     (Rule::DurableVectors, By(&[("crash", 1), ("std", 0), ("cut", 2)])),
     (Rule::DurableReads, By(&[("tomb", 40), ("lag", 3), ("lag", 15)])),
-    (Rule::DurableMap, By(&[("forget", 11), ("wipe", 13), ("wipe", 21)])),
+    (Rule::DurableMap, Script(maps::a_map_that_a_crash_takes_back, "EPOCHS")),
     (
         Rule::DurablePromise,
         Not("a collected tombstone is durable everywhere, in a batch with a ceiling above it: no later write is below"),
@@ -62,8 +62,8 @@ pub const MACHINE: &[(Rule, Shown)] = &[
     (
         Rule::Current,
         Not(
-            "each says only what stays true: a stay is bound (OwnName), words have a version of their own (Versions), a \
-             fill is one attempt, and whoever leaves has told what it sent before",
+            "each says only what stays true: a stay is bound (OwnName), a word has its own version (Versions), a fill \
+             is one attempt, and whoever leaves has told what it sent before",
         ),
     ),
     (Rule::LeaveReads, Script(states::a_read_at_one_who_leaves, "MONOTONIC-READS")),
@@ -71,7 +71,7 @@ pub const MACHINE: &[(Rule, Shown)] = &[
     (Rule::CountServing, Script(states::a_copy_at_one_who_joins, "KEPT")),
     (Rule::StableJoining, Script(states::a_write_while_one_joins, "MONOTONIC-READS")),
     (Rule::CollectServing, Script(states::a_tombstone_while_one_is_away, "READ-YOUR-WRITES")),
-    (Rule::Versions, By(&[("away", 31)])),
+    (Rule::Versions, Script(maps::a_word_of_an_older_version, "READ-YOUR-WRITES")),
     (Rule::DropUnapplied, Script(replicas::a_write_that_waits_for_one_that_is_lost, "SETTLES")),
     (Rule::ContextEpoch, Script(epochs::what_was_stable_without_one_cut_off, "MONOTONIC-READS")),
     (Rule::ForgottenEnds, Script(births::who_was_given_up_is_back, "SETTLES")),
