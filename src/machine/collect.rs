@@ -67,7 +67,7 @@ impl Machine {
         if tombstones == 0 || part.own_serving().is_none() {
             return Ok(());
         }
-        if part.peers.iter().any(|peer| peer.state != PeerState::Serving) {
+        if self.on(Rule::CollectServing) && part.peers.iter().any(|peer| peer.state != PeerState::Serving) {
             return Ok(());
         }
         let serving: Vec<StayId> = part.serving().map(|peer| peer.stay).collect();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::liveness::Link;
 use super::message::{Effect, Message, PartitionWord};
-use super::rules::Rule;
+use super::rules::{Rule, Rules};
 use super::{Io, Machine, records};
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
@@ -98,12 +98,18 @@ impl Consensus {
     }
 
     /// Attempts and words under the map before are of no use any more.
-    pub fn on_new_map(&mut self, map: &ClusterMap) {
+    pub fn on_new_map(&mut self, map: &ClusterMap, rules: Rules) {
         self.participant.on_new_map();
         self.due_since_ms = None;
         self.idle = None;
         self.look_ms = 0;
         let listed = |at: &(PartitionId, StayId)| map.row(at.0).peers.contains_key(&at.1);
+        if !rules.on(Rule::Versions) {
+            self.told
+                .iter_mut()
+                .filter(|(at, _)| listed(at))
+                .for_each(|(at, word)| word.version = map.row(at.0).version);
+        }
         self.told.retain(|at, word| listed(at) && word.version == map.row(at.0).version);
         self.steps.retain(|at, _| listed(at));
     }

@@ -10,6 +10,7 @@ use super::message::{Message, StabilityReport};
 use super::rules::Rule;
 use super::{Io, Machine};
 use crate::causal::vector::VersionVector;
+use crate::cluster::map::PeerState;
 use crate::error::StoreError;
 use crate::types::{Epoch, NodeAddr, PartitionId, StayId};
 
@@ -19,7 +20,7 @@ const GOSSIP_MS: u64 = 20;
 impl Machine {
     /// Looks again at the entries that a report has raised.
     pub(super) fn find_stable(&mut self, partition: PartitionId, raised: &VersionVector) {
-        let everybody = self.on(Rule::StableAll);
+        let (everybody, joining) = (self.on(Rule::StableAll), self.on(Rule::StableJoining));
         let part = self.part(partition);
         // An empty set proves nothing (R2).
         if part.own_member().is_none() || part.serving().next().is_none() {
@@ -28,7 +29,8 @@ impl Machine {
         let version = part.version;
         let mut found = Vec::new();
         for (stay, _) in raised.iter() {
-            let members = part.members().map(|peer| peer.stay);
+            let members = part.members().filter(|peer| joining || peer.state == PeerState::Serving);
+            let members = members.map(|peer| peer.stay);
             let seq = if everybody {
                 part.words.at_all(members, stay)
             } else {

@@ -132,6 +132,8 @@ pub(super) struct Part {
     pub next_stay: StayId,
     /// The stays of the row.
     pub peers: Vec<PartPeer>,
+    /// The clauses in force.
+    pub rules: Rules,
     /// What this node holds.
     pub replica: Option<Replica>,
     /// What is left of a dropped replica is being removed; a new one begins after that.
@@ -177,7 +179,7 @@ impl Part {
     /// removed from the store of an unfinished fill.
     pub fn adopt(&mut self, map: &ClusterMap, partition: PartitionId, me: Incarnation, at: &NodeAddr, rules: Rules) {
         let row = map.row(partition);
-        self.version = row.version;
+        (self.version, self.rules) = (row.version, rules);
         self.next_stay = if rules.on(Rule::NextStay) { row.next_stay } else { StayId(u32::MAX) };
         let own_name = rules.on(Rule::OwnName);
         self.peers = row
@@ -256,6 +258,13 @@ impl Part {
         serving.filter(|_| self.replica.is_some())
     }
 
+    /// This node's stay that answers a request of a client: one that serves (R4).
+    pub fn own_answering(&self, writes: bool) -> Option<StayId> {
+        let rule = if writes { Rule::LeaveWrites } else { Rule::LeaveReads };
+        let leaving = || self.own_stays().find(|peer| peer.state == PeerState::Leaving).map(|peer| peer.stay);
+        self.own_serving().or_else(|| leaving().filter(|_| !self.rules.on(rule) && self.replica.is_some()))
+    }
+
     /// The peer of this stay.
     pub fn peer(&self, stay: StayId) -> Option<&PartPeer> {
         self.peers.iter().find(|peer| peer.stay == stay)
@@ -298,6 +307,8 @@ impl Part {
             Some(replica) if peer.own => replica.durable.covers(dot),
             _ => self.words.durable(peer.stay, dot.stay) >= dot.seq,
         };
-        self.serving().filter(|peer| !peer.gone).filter(holds).count() as u32
+        let any = !self.rules.on(Rule::CountServing);
+        let counts = |peer: &&PartPeer| !peer.gone && (any || peer.state == PeerState::Serving);
+        self.peers.iter().filter(counts).filter(holds).count() as u32
     }
 }

@@ -245,6 +245,6 @@ impl Machine {
         } else if version < mine {
             self.push_map(from, io);
         }
-        version == mine
+        version == mine || !self.on(Rule::Current)
     }
 }

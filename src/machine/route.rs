@@ -128,7 +128,7 @@ impl Machine {
         if self.is_mute(&pending.origin) {
             return Ok(Verdict::Wait(Code::ShardUnavailable));
         }
-        match self.part(partition).own_serving() {
+        match self.part(partition).own_answering(pending.writes()) {
             // A read that a peer with more was named for goes there; its own replica lacks something.
             Some(_) if pending.hint.is_some() && matches!(pending.origin, Origin::Client(_)) => {
                 Ok(pending.hint.take().map_or(Verdict::Refuse(None), Verdict::Forward))

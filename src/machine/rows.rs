@@ -87,7 +87,7 @@ impl Machine {
             }
         }
         self.wake.extend(self.partitions());
-        self.consensus.on_new_map(&self.map);
+        self.consensus.on_new_map(&self.map, self.config.rules);
         self.look_at_changes(io);
     }
 

@@ -87,8 +87,16 @@ rules! {
     KeepReplica,
     /// A replica is held only while a stay that it was held for is listed and not lost.
     KeepKnown,
+    /// What is said of a partition is taken under the very version of its row that is in force (R3).
+    Current,
     /// What others said of a partition under an older version counts no more.
     Versions,
+    /// A Leaving peer answers no reads (R4).
+    LeaveReads,
+    /// A Leaving peer coordinates no writes (R4).
+    LeaveWrites,
+    /// Only Serving peers count as copies (R4).
+    CountServing,
     /// Operations received but not applied are dropped with a new version.
     DropUnapplied,
     /// A context of a newer map waits for that map.
@@ -107,6 +115,10 @@ rules! {
     Carry,
     /// Stable means durable at every Serving and Joining peer.
     StableAll,
+    /// … Joining ones too: who is promoted has what was left out of contexts.
+    StableJoining,
+    /// Tombstones are collected only while a row has nothing but Serving peers.
+    CollectServing,
     /// A tombstone is collected only when it is stable.
     CollectStable,
     /// … when all it carries is stable.

@@ -10,12 +10,13 @@
 //!     cargo test --release --test sim one_seed -- --ignored --nocapture
 //! ENTAIL_SIM_HASH=1 ENTAIL_SIM_SEEDS=170 cargo test --release --test sim sweep -- --nocapture   with each run's hash
 //! ENTAIL_SIM_SWEEP_OFF=OperationDeps|all cargo test --release --test sim without_a_clause -- --ignored --nocapture
+//! ENTAIL_SIM_ROW=Barrier|all [ENTAIL_SIM_TRACE=1] cargo test --release --test sim rows_alone -- --ignored --nocapture
 //! ```
 //!
 //! From the world inward: [`world`] is time and what happens; [`node`], [`disk`] and [`network`] are what it meets;
-//! [`faults`], [`workload`] and [`changes`] make it happen; [`observe`] and [`oracle`] know what is right; `invariants/`
-//! says what must hold; [`run`] is a history with its ending. [`switches`] shows that each clause of the protocol is necessary,
-//! [`regressions`] that what failed once does not fail again, [`scripts`] are scenarios to read.
+//! [`faults`], [`workload`] and [`changes`] make it happen; [`observe`] and [`oracle`] know what is right;
+//! `invariants/` says what must hold; [`run`] is a history with its ending. [`switches`] shows that each of the
+//! [`clauses`] is needed, [`regressions`] that what failed once does not fail again, [`scripts`] are scenarios to read.
 //!
 //! Not simulated: the wire format, real time.
 

@@ -147,6 +147,14 @@ impl World {
         base + if lag > 0 { self.random.within(lag / 2, lag) } else { 0 }
     }
 
+    /// Lets the first that is held back go on its way now.
+    pub fn let_first_go(&mut self) {
+        if !self.network.held.is_empty() {
+            let (to, boot, envelope) = self.network.held.remove(0);
+            self.agenda.at(self.now + 1, Event::Deliver { to, boot, envelope });
+        }
+    }
+
     /// Lets what is held back go on its way now, in order, or drops it.
     pub fn let_go(&mut self, deliver: bool) {
         for (to, boot, envelope) in std::mem::take(&mut self.network.held) {

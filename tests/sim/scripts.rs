@@ -36,6 +36,7 @@ pub mod maps;
 pub mod replicas;
 pub mod serving;
 mod sessions;
+pub mod states;
 
 /// How long a request may take in a script.
 const BUDGET_MS: u64 = 2_000;
@@ -171,7 +172,7 @@ impl Script {
 
     /// Asks a node for a change of the map.
     pub fn begin_change(&mut self, n: usize, wanted: Wanted) -> u64 {
-        self.world.ask_change(n, wanted, PATIENCE_MS)
+        self.world.ask_change(n, wanted, PATIENCE_MS / 2)
     }
 
     /// Asks a node for a change of the map and waits until it is done.
@@ -379,6 +380,10 @@ fn is_report(message: &Message) -> bool {
 
 fn is_fill(message: &Message) -> bool {
     matches!(message, Message::FillRequest { .. } | Message::FillChunk(_))
+}
+
+fn is_chunk(message: &Message) -> bool {
+    matches!(message, Message::FillChunk(_))
 }
 
 fn is_words(message: &Message) -> bool {

@@ -5,11 +5,13 @@
 //! for. Where there is neither, the row says why.
 
 mod machine;
+mod model;
 mod reconcile;
 
 use std::collections::BTreeSet;
 use std::env;
 use std::panic::{self, AssertUnwindSafe};
+use std::time::Instant;
 
 use crate::clauses::{Clause, Clauses};
 use crate::sweep::{Failed, number, profiles, run_caught, said_by, sweep};
@@ -124,7 +126,8 @@ fn without_a_clause() {
 fn rows_alone() {
     let chosen = chosen("ENTAIL_SIM_ROW");
     for (clause, shown) in rows().filter(|row| chosen.contains(&row.0)) {
+        let begun = Instant::now();
         println!("{clause:?} off: {:#?}", run(shown, Clauses::ALL.without(clause)));
-        println!("{clause:?} on: {:#?}", run(shown, Clauses::ALL));
+        println!("{clause:?} on: {:#?}, {} ms", run(shown, Clauses::ALL), begun.elapsed().as_millis());
     }
 }

@@ -13,7 +13,7 @@ use crate::workload::Said;
 const WAITS: Said = Said::Error(Code::DependenciesUnsatisfied);
 
 /// One shard of so many nodes, and a write of node 2 that node 1 alone has beside it: the key.
-fn a_write_that_two_have(s: &mut Script) -> usize {
+pub fn a_write_that_two_have(s: &mut Script) -> usize {
     let x = s.key(1, 0);
     s.hold(Some(1), None, is_report);
     for other in 2..s.world.nodes.len() {
@@ -184,4 +184,16 @@ pub fn who_leaves_has_all_that_is_left(clauses: Clauses) {
     s.start(two[1]);
     s.rests();
     assert_eq!(s.ask(0, Kind::Get, x, two[1]), Said::Value(0));
+}
+
+/// `CloseServing`: who leaves has a write that one of those that serve has, and the other has not.
+pub fn who_leaves_has_a_write_that_one_lacks(clauses: Clauses) {
+    let mut s = Script::with(3, 1, clauses, moving(0));
+    let x = a_write_that_two_have(&mut s);
+    s.begin_change(0, Wanted::Remove(s.addr(1)));
+    s.wait(2_000);
+    assert_eq!(s.ask(0, Kind::Get, x, 2), WAITS);
+    s.let_go(true);
+    s.rests();
+    assert_eq!(s.ask(0, Kind::Get, x, 2), Said::Value(0));
 }

@@ -4,7 +4,7 @@
 use entail::error::Code;
 use entail::machine::message::Wanted;
 
-use super::{Script, is_report, moving};
+use super::{Script, is_operations, is_report, moving};
 use crate::clauses::Clauses;
 use crate::oracle::Kind;
 use crate::workload::Said;
@@ -18,6 +18,58 @@ fn two_shards(clauses: Clauses, late: usize) -> (Script, Vec<usize>, Vec<usize>)
     assert_eq!((one.len(), two.len()), (3, 2));
     s.rests();
     (s, one, two)
+}
+
+/// `PruneEpoch` and `ContextEpoch`: what was stable is left out of a context; its epoch tells who was cut off before.
+pub fn what_was_stable_without_one_cut_off(clauses: Clauses) {
+    let (mut s, one, _) = two_shards(clauses, 0);
+    let x = s.key(1, 0);
+    s.give_up(one[0], one[2]);
+    s.ask(0, Kind::Put, x, one[0]);
+    s.wait(3_000);
+    s.ask(1, Kind::Get, x, one[1]);
+    assert_eq!(s.ask(1, Kind::Get, x, one[2]), REFUSED);
+}
+
+/// A write of a key in shard 1 that its third node does not get, nor hears of: it is open.
+fn an_open_write(s: &mut Script, client: usize, one: &[usize]) -> usize {
+    let x = s.key(1, 0);
+    s.hold(Some(one[0]), Some(one[2]), is_operations);
+    s.hold(Some(one[0]), Some(one[2]), is_report);
+    s.hold(Some(one[1]), Some(one[2]), is_report);
+    s.ask(client, Kind::Put, x, one[0]);
+    x
+}
+
+/// `CoverCarried`: the reader's context covers the item, by a later write of the same stay, but has not taken in what
+/// it carries.
+pub fn a_covered_item_that_carries_what_is_open(clauses: Clauses) {
+    let (mut s, one, two) = two_shards(clauses, 0);
+    let (y, z) = (s.key(2, 0), s.key(2, 1));
+    let x = an_open_write(&mut s, 0, &one);
+    s.hold(Some(two[0]), Some(two[1]), is_report);
+    s.ask(0, Kind::Put, y, two[0]);
+    s.ask(2, Kind::Put, z, two[0]);
+    s.ask(1, Kind::Get, z, two[1]);
+    s.ask(1, Kind::Get, y, two[1]);
+    assert_eq!(s.ask(1, Kind::Get, x, one[2]), REFUSED);
+    s.let_go(true);
+    s.rests();
+}
+
+/// `CollectCarried`: nothing is where a tombstone was that carried what is open.
+pub fn nothing_where_a_tombstone_carried_what_is_open(clauses: Clauses) {
+    let (mut s, one, two) = two_shards(clauses, 0);
+    let y = s.key(2, 0);
+    s.ask(0, Kind::Put, y, two[0]);
+    s.rests();
+    let x = an_open_write(&mut s, 1, &one);
+    s.ask(1, Kind::Delete, y, two[0]);
+    s.wait(6_000);
+    assert_eq!(s.ask(0, Kind::Get, y, two[0]), Said::Nothing);
+    assert_eq!(s.ask(0, Kind::Get, x, one[2]), REFUSED);
+    s.let_go(true);
+    s.rests();
 }
 
 /// `ItemEpoch`: what an item carried was stable, and left out, when it was written; the reader is told of it by the

@@ -4,7 +4,7 @@ use entail::cluster::map::PeerState;
 use entail::machine::message::Wanted;
 use entail::types::ShardId;
 
-use super::{Script, is_map, is_operations, is_report, moving, state_at};
+use super::{Script, is_chunk, is_map, is_operations, is_report, moving, state_at};
 use crate::clauses::Clauses;
 use crate::oracle::Kind;
 use crate::workload::Said;
@@ -102,5 +102,46 @@ pub fn a_promise_as_of_a_write_that_never_was(clauses: Clauses) {
     s.kill(0);
     s.world.nodes[0].frozen = false;
     s.start(0);
+    s.rests();
+}
+
+/// `KeepReplica`: a node that was cut off, and made Leaving, takes a write; back, it joins anew from what it holds.
+pub fn a_late_write_of_one_who_was_away(clauses: Clauses) {
+    let mut s = Script::with(3, 1, clauses, moving(0));
+    let (x, away) = (s.key(1, 0), 2);
+    s.cut_off(&[away]);
+    s.wait(60_000);
+    s.until("it is made Leaving", |world| state_at(world, 0, away, 0) == Some(PeerState::Leaving));
+    assert_eq!(s.ask(0, Kind::Put, x, away), Said::Written(1));
+    s.heal();
+    s.rests();
+    assert_eq!(s.ask(0, Kind::Get, x, 0), Said::Value(0));
+}
+
+/// `FillAttempt`: the first part of an attempt that was given up comes late, when its source has begun another, of a
+/// later view.
+pub fn a_part_of_an_attempt_that_was_given_up(clauses: Clauses) {
+    let mut s = Script::with(2, 1, clauses, |settings| {
+        moving(1)(settings);
+        settings.value_bytes = 200_000;
+    });
+    let joins = 2;
+    for key in 0..12 {
+        s.ask(0, Kind::Put, key, 0);
+    }
+    s.kill(1);
+    s.hold(None, Some(joins), is_chunk);
+    let id = s.begin_change(0, Wanted::AddMember { shard: ShardId(1), node: s.addr(joins) });
+    s.until("it joins", |world| state_at(world, joins, joins, 0) == Some(PeerState::Joining));
+    s.wait(200);
+    // What is first in every part.
+    s.ask(0, Kind::Put, 0, 0);
+    s.wait(2_500);
+    s.world.let_first_go();
+    s.let_go(false);
+    s.done(id);
+    s.until_it_serves(joins);
+    assert_eq!(s.ask(0, Kind::Get, 0, joins), Said::Value(12));
+    s.start(1);
     s.rests();
 }

@@ -4,10 +4,11 @@ use entail::cluster::map::{PeerState, Row};
 use entail::error::Code;
 use entail::machine::message::Wanted;
 
-use super::{Script, is_fill, moving, state_at};
+use super::{Script, is_fill, is_map, moving, state_at};
 use crate::clauses::Clauses;
 use crate::oracle::Kind;
 use crate::workload::Said;
+use crate::world::World;
 
 /// A store of three nodes in shard 1 and two in shard 2: the members of both.
 fn two_shards(clauses: Clauses) -> (Script, Vec<usize>, Vec<usize>) {
@@ -117,21 +118,20 @@ pub fn one_of_two_that_are_wanted(clauses: Clauses) {
     }
     s.hold(None, Some(3), is_fill);
     s.begin_change(0, Wanted::Reshard(2));
-    let serves_somewhere = |world: &crate::world::World| {
-        (0..2).any(|partition| state_at(world, 0, 2, partition) == Some(PeerState::Serving))
-    };
+    let serves_somewhere =
+        |world: &World| (0..2).any(|partition| state_at(world, 0, 2, partition) == Some(PeerState::Serving));
     s.until("one of them serves", serves_somewhere);
     s.kill(3);
     s.wait(1_500);
     s.take_disk(2);
     s.start(2);
     s.wait(2_000);
+    for (write, key) in keys.into_iter().enumerate() {
+        assert_eq!(s.ask(0, Kind::Get, key, 0), Said::Value(write));
+    }
     s.let_go(false);
     s.start(3);
     s.rests();
-    for (write, key) in keys.into_iter().enumerate() {
-        assert_eq!(s.ask(0, Kind::Get, key, 3), Said::Value(write));
-    }
 }
 
 /// `InTurn`: who serves, and who may leave therefore, are in one map.
@@ -205,4 +205,84 @@ pub fn who_joins_begins_anew(clauses: Clauses) {
     s.wait(100);
     assert_eq!(s.ask(0, Kind::Get, x, two[1]), Said::Nothing);
     s.rests();
+}
+
+/// Two nodes and two that come, and four keys in two partitions, of which one is to move to those that come. Client B
+/// has read them all, and they are stable.
+fn two_come(clauses: Clauses) -> (Script, Vec<usize>) {
+    let mut s = Script::with(2, 1, clauses, |settings| {
+        moving(2)(settings);
+        settings.partitions = 2;
+    });
+    let keys: Vec<usize> = (0..4).map(|nth| s.key(1, nth)).collect();
+    for key in &keys {
+        s.ask(0, Kind::Put, *key, 0);
+    }
+    s.rests();
+    for key in &keys {
+        s.ask(1, Kind::Get, *key, 0);
+    }
+    (s, keys)
+}
+
+/// The partition that moves to those that come, once it does.
+fn moving_partition(s: &mut Script) -> u32 {
+    let moves = |world: &World| (0..2).find(|partition| state_at(world, 0, 2, *partition).is_some());
+    s.until("a partition moves", |world| moves(world).is_some());
+    moves(&s.world).expect("just seen")
+}
+
+/// `PromoteTold`: who joins has nothing yet.
+pub fn who_joins_has_nothing(clauses: Clauses) {
+    let (mut s, keys) = two_come(clauses);
+    s.hold(None, None, is_fill);
+    s.begin_change(0, Wanted::Reshard(2));
+    s.wait(2_000);
+    for (write, key) in keys.into_iter().enumerate() {
+        assert_eq!(s.ask(1, Kind::Get, key, 2), Said::Value(write));
+    }
+    s.let_go(false);
+    s.rests();
+}
+
+/// `PromoteServing`: one that joins is filled and serves; the other has all that this one told, before it was filled.
+pub fn who_joins_has_what_another_one_had(clauses: Clauses) {
+    let (mut s, keys) = two_come(clauses);
+    s.hold(None, Some(3), is_fill);
+    s.begin_change(0, Wanted::Reshard(2));
+    let partition = moving_partition(&mut s);
+    s.until("it serves", |world| state_at(world, 0, 2, partition) == Some(PeerState::Serving));
+    s.wait(1_000);
+    for (write, key) in keys.into_iter().enumerate() {
+        assert_eq!(s.ask(1, Kind::Get, key, 3), Said::Value(write));
+    }
+    s.let_go(false);
+    s.rests();
+}
+
+/// `LeaveServe`: all that serve would leave at once, and no acceptor takes that.
+pub fn who_is_wanted_does_not_serve_yet(clauses: Clauses) {
+    let (mut s, _) = two_come(clauses);
+    s.change(0, Wanted::Reshard(2));
+    s.rests();
+}
+
+/// `CloseLeaving`: one that leaves does not know it yet, and takes a write. What it told while it served does not name
+/// it. No acceptor takes a map that closes it at once.
+pub fn who_leaves_does_not_know_it(clauses: Clauses) {
+    let (mut s, keys) = two_come(clauses);
+    s.hold(None, None, is_fill);
+    let id = s.begin_change(0, Wanted::Reshard(2));
+    let partition = moving_partition(&mut s);
+    s.until("it knows who joins", |world| state_at(world, 1, 2, partition).is_some());
+    s.wait(500);
+    s.let_go(false);
+    s.hold(None, Some(1), is_map);
+    s.until("it is made Leaving", |world| state_at(world, 0, 1, partition) != Some(PeerState::Serving));
+    let x = keys.into_iter().find(|key| s.world.oracle.partition(*key).0 == partition).expect("two are in each");
+    assert_eq!(s.ask(0, Kind::Put, x, 1), Said::Written(1));
+    s.let_go(true);
+    s.done(id);
+    s.rests();
+    assert_eq!(s.ask(0, Kind::Get, x, 2), Said::Value(4));
 }

@@ -2,16 +2,16 @@
 
 use entail::cluster::reconcile::rules::ReconcileRule;
 
-use super::Shown::{self, By, Not, Script};
-use crate::scripts::{closing, serving};
+use super::Shown::{self, Not, Script};
+use crate::scripts::{closing, maps, serving};
 
 /// One row a rule.
 pub const RECONCILE: &[(ReconcileRule, Shown)] = &[
-    (ReconcileRule::StayNew, By(&[("move", 1), ("away", 3), ("reshard", 5)])),
-    (ReconcileRule::EmptySet, Script(closing::who_leaves_has_all_that_is_left, "KEPT")),
+    (ReconcileRule::StayNew, Script(maps::a_node_that_is_named_again, "NoQuorum")),
+    (ReconcileRule::EmptySet, Script(closing::who_leaves_has_all_that_is_left, "SETTLES")),
     (ReconcileRule::InTurn, Script(serving::who_is_promoted_and_who_leaves, "a map more than it takes")),
-    (ReconcileRule::PromoteTold, By(&[("forget", 4), ("wipe", 7), ("move", 11)])),
-    (ReconcileRule::PromoteServing, By(&[("move", 11), ("wipe", 12), ("wipe", 22)])),
+    (ReconcileRule::PromoteTold, Script(serving::who_joins_has_nothing, "MONOTONIC-READS")),
+    (ReconcileRule::PromoteServing, Script(serving::who_joins_has_what_another_one_had, "MONOTONIC-READS")),
     (ReconcileRule::NobodyAll, Script(serving::who_left_early_is_back, "MONOTONIC-READS")),
     (
         ReconcileRule::NobodyLive,
@@ -20,11 +20,11 @@ pub const RECONCILE: &[(ReconcileRule, Shown)] = &[
     (ReconcileRule::LastServing, Script(serving::a_wrong_directory_of_the_last, "ShardUnavailable")),
     (ReconcileRule::GoneOther, Script(serving::wrong_directories_of_both, "KEPT")),
     (ReconcileRule::AbsentOther, Script(serving::one_of_two_that_were_away, "ShardUnavailable")),
-    (ReconcileRule::LeaveServe, By(&[("move", 41), ("away", 48), ("wipe", 57)])),
-    (ReconcileRule::LeaveTwo, Script(serving::one_of_two_that_are_wanted, "SETTLES")),
+    (ReconcileRule::LeaveServe, Script(serving::who_is_wanted_does_not_serve_yet, "NoQuorum")),
+    (ReconcileRule::LeaveTwo, Script(serving::one_of_two_that_are_wanted, "ShardUnavailable")),
     (ReconcileRule::CloseWhole, Script(closing::who_leaves_holds_a_write_of_a_lost_disk, "KEPT")),
-    (ReconcileRule::CloseLeaving, By(&[("wipe", 2), ("move", 6), ("reshard", 10)])),
-    (ReconcileRule::CloseServing, By(&[("wipe", 7)])),
+    (ReconcileRule::CloseLeaving, Script(serving::who_leaves_does_not_know_it, "waited in vain")),
+    (ReconcileRule::CloseServing, Script(closing::who_leaves_has_a_write_that_one_lacks, "READ-YOUR-WRITES")),
     (
         ReconcileRule::CloseJoining,
         Not("a Joining peer serves once it has what a Serving one told, under a version that comes after the close"),
