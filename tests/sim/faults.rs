@@ -93,6 +93,7 @@ impl World {
         self.crash(n, Some(0));
         self.nodes[n].disk = Disk::default();
         (self.nodes[n].incarnation, self.nodes[n].epoch) = (None, Epoch(0));
+        self.nodes[n].given_up = false;
         self.oracle.holdings[n] = Holdings::new(self.settings.partitions);
     }
 

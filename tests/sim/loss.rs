@@ -56,7 +56,7 @@ impl World {
     /// Whether another node has a version on its disk.
     fn held_elsewhere(&self, n: usize, version: VersionId) -> bool {
         let v = &self.oracle.versions[version];
-        let others = (0..self.nodes.len()).filter(|m| *m != n && !self.nodes[*m].dead);
+        let others = (0..self.nodes.len()).filter(|m| *m != n && !self.nodes[*m].dead && !self.nodes[*m].given_up);
         // What is applied becomes durable, unless that node dies first: then `lose_unsynced` looks again.
         let mut holdings = others.map(|m| &self.oracle.holdings[m].now[v.partition.0 as usize]);
         holdings.any(|held| held.vector.covers(v.order.1))
@@ -174,6 +174,26 @@ impl World {
     pub fn is_forgotten(&self, n: usize) -> bool {
         let mine = self.nodes[n].incarnation;
         !self.nodes[n].dead && self.newest().zip(mine).is_some_and(|(map, mine)| map.forgotten.contains(&mine))
+    }
+
+    /// A new map gives up disks. One whose process does not know yet goes on: what only it has is lost all the same, and
+    /// so is what it writes from now on, unless somebody takes it who does not know either.
+    pub fn give_up_forgotten(&mut self) {
+        for n in 0..self.nodes.len() {
+            if self.is_forgotten(n) && !self.nodes[n].given_up {
+                self.oracle.coverage.hit("disk: given up while in use");
+                self.nodes[n].given_up = true;
+                self.lose_copies(n, None, "");
+            }
+        }
+    }
+
+    /// A write got its name: at once lost, where the disk was given up.
+    pub fn lose_if_given_up(&mut self, n: usize, version: VersionId) {
+        if self.nodes[n].given_up {
+            self.oracle.versions[version].losses += 1;
+            self.oracle.give_up(version);
+        }
     }
 
     /// A node whose disk was given up sets it aside and starts with an empty one.

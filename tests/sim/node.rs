@@ -41,6 +41,8 @@ pub struct Node {
     pub incarnation: Option<Incarnation>,
     /// The newest map that it acted under on that disk.
     pub epoch: Epoch,
+    /// The operator has given up its disk: the newest map says so, though its process may not know.
+    pub given_up: bool,
     /// Why it is down, while it is.
     pub down_by: Option<Fault>,
     /// Until when its process stands still, in the world's milliseconds.
@@ -118,6 +120,7 @@ impl Node {
             knows: None,
             incarnation: None,
             epoch: Epoch(0),
+            given_up: false,
             down_by: None,
             paused_until_ms: 0,
             gave_ms: None,

@@ -98,6 +98,7 @@ impl World {
         self.judge(dots::given(&self.oracle, partition, dot, write));
         let version = self.oracle.born(n, key, dot, op.item.timestamp, write);
         self.judge(invariants::writes_follow_reads::check(&self.oracle, version));
+        self.lose_if_given_up(n, version);
         Some(version)
     }
 
@@ -113,7 +114,9 @@ impl World {
         let key = key.expect("only keys that were asked for are stored");
         let item = |bytes: &Bytes| records::decode_item(bytes).expect("just written");
         let (old, new) = (change.0.as_ref().map(item), change.1.as_ref().map(item));
-        if let Some(version) = new.as_ref().and_then(|item| self.version_of(partition, item.dot)) {
+        let given_up = self.nodes[n].given_up;
+        let kept = new.as_ref().filter(|_| !given_up);
+        if let Some(version) = kept.and_then(|item| self.version_of(partition, item.dot)) {
             self.oracle.found_again(version);
         }
         let collected = self.oracle.holdings[n].now[partition.0 as usize].collected.get(&key).copied();

@@ -120,7 +120,6 @@ impl World {
         let cut = self.network.cuts;
         self.heal_cut(cut);
         self.network.cuts += 1;
-        self.nodes.iter_mut().for_each(|node| node.paused_until_ms = 0);
         self.network.lag_ms.iter_mut().flatten().for_each(|lag| *lag = [0; 4]);
         if self.settings.dead {
             let n = self.random.index(self.nodes.len());
@@ -130,6 +129,11 @@ impl World {
         }
         for n in 0..self.nodes.len() {
             self.nodes[n].stall_ms = 0;
+            if self.now < self.nodes[n].paused_until_ms {
+                self.nodes[n].paused_until_ms = self.now;
+                let boot = self.nodes[n].boot;
+                self.agenda.at(self.now, Event::Run { node: n, boot });
+            }
             self.nodes[n].sync_ms = self.settings.sync_ms;
             self.room(n);
             let boot = self.nodes[n].boot;

@@ -357,11 +357,14 @@ impl World {
         self.agenda.at(self.now + pause, Event::Client { client: c });
     }
 
-    /// A request must have been answered by now: or later, by a process that stood still.
+    /// A request must have been answered by now. For one that came while its process stood still, time begins with the
+    /// process's going on: till then nobody knew of it.
     pub fn overdue(&mut self, serial: u64) {
-        let until_ms = self.asked.get(&serial).map_or(0, |asked| self.nodes[asked.node].paused_until_ms);
-        if self.now < until_ms + settles::SLACK_MS {
-            return self.agenda.at(until_ms + settles::SLACK_MS, Event::Overdue { serial });
+        let Some(asked) = self.asked.get(&serial) else { return };
+        let until_ms = self.nodes[asked.node].paused_until_ms;
+        let due_ms = until_ms + asked.budget_ms + settles::SLACK_MS;
+        if until_ms > asked.at_ms && self.now < due_ms {
+            return self.agenda.at(due_ms, Event::Overdue { serial });
         }
         self.judge(settles::overdue(&self.asked, serial));
     }

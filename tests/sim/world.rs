@@ -408,8 +408,12 @@ impl World {
             let running = self.nodes.iter().filter(|node| node.process.is_some()).filter_map(|node| node.incarnation);
             self.judge(invariants::follows::check(&self.maps, n, map, &running.collect()));
         }
+        let before = self.newest().map(|map| map.epoch);
         let verdict = invariants::birth::check(&mut self.maps, n, map);
         self.judge(verdict);
+        if before.is_some_and(|before| before < map.epoch) {
+            self.give_up_forgotten();
+        }
     }
 
     /// The newest map that any node acted under.
