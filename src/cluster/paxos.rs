@@ -155,8 +155,8 @@ impl Acceptor {
     }
 
     /// The map that was accepted in this epoch, if one was: perhaps it is decided, and nobody knows.
-    pub fn accepted(&self, epoch: Epoch) -> Option<&Arc<ClusterMap>> {
-        self.accepted.as_ref().filter(|_| self.epoch == epoch).map(|(_, map)| map)
+    pub fn accepted(&self, epoch: Epoch) -> Option<&Arc<MapDelta>> {
+        self.accepted.as_ref().filter(|_| self.epoch == epoch).map(|(_, next)| next)
     }
 
     /// The epoch that was spoken of last.

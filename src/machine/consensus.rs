@@ -15,6 +15,7 @@ use super::rules::{Rule, Rules};
 use super::{Io, Machine, records};
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
+use crate::cluster::delta::MapDelta;
 use crate::cluster::map::ClusterMap;
 use crate::cluster::paxos::epochs::{Participant, Stand, Turn, may_propose};
 use crate::cluster::paxos::{Acceptor, PaxosMessage, Quorum};
@@ -259,12 +260,12 @@ impl Machine {
         }
         let ready = reconcile(&self.map, &self.consensus.told, sight, rules).map(|next| next.map);
         // Decided perhaps, by an attempt whose proposer died with it: to be learned, it is proposed again.
-        let next = ready.or_else(|| self.undecided().map(|map| (**map).clone()));
+        let next = ready.or_else(|| self.undecided().and_then(|next| next.apply(&self.map).ok()));
         next.map(|next| (next, None))
     }
 
     /// A next map that this node has accepted and does not know to be decided.
-    pub fn undecided(&self) -> Option<&Arc<ClusterMap>> {
+    pub fn undecided(&self) -> Option<&Arc<MapDelta>> {
         self.consensus.participant.acceptor().accepted(Epoch(self.map.epoch.0 + 1))
     }
 

@@ -44,6 +44,7 @@ fn map() -> impl Strategy<Value = ClusterMap> {
     let row = (1..9u64, 0..4u32, any::<bool>()).prop_map(|(version, peers, serves)| Row {
         version: Epoch(version),
         next_stay: StayId(4),
+        skipped: if serves { Vec::new() } else { vec![(StayId(5), StayId(9))] },
         peers: (0..peers)
             .map(|stay| {
                 let state = if serves { PeerState::Serving } else { PeerState::Joining };

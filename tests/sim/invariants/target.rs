@@ -23,7 +23,7 @@ pub fn reached(world: &World) -> Verdict {
         if map.voters.iter().any(|voter| world.nodes[n].incarnation == Some(*voter))
             && let Some(undecided) = world.machine(n).undecided()
         {
-            return Err(format!("node{} has accepted map {}, and nobody decides it", n + 1, undecided.epoch));
+            return Err(format!("node{} has accepted map {}, and nobody decides it", n + 1, undecided.epoch()));
         }
         let process = world.nodes[n].process.as_ref().ok_or("it is alive")?;
         if let Some(wanted) = process.changes.values().next() {
