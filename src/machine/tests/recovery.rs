@@ -350,7 +350,8 @@ fn one_that_dies_in_the_middle_takes_the_map_over_when_it_is_back() {
     let store = all.hosts.remove(&node(5)).unwrap().store.crash(0);
     all.start(5, 5, 1, store);
     all.connect_all();
-    all.run_ms(2_000);
+    // It listens first whether its voters are there.
+    all.run_ms(4_000);
     assert_eq!(all.machine(5).map(), all.machine(4).map());
     assert!(matches!(all.get(5, "key7", &context), Response::Value { .. }));
     assert_eq!(all.change(5, Wanted::Reshard(1)), Ok(0));
@@ -369,4 +370,24 @@ fn who_falls_silent_after_the_question_is_not_given_up_without_another() {
     all.stop(6);
     let Err(NotChanged::NotRecovered(NotRecovered::Unconfirmed(cost))) = all.changed(asked) else { panic!() };
     assert!(cost.silent.contains(&node(6)), "{cost}");
+}
+
+#[test]
+fn one_of_a_living_majority_that_starts_again_listens_before_it_believes_a_recovery() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let context = all.sixty(3);
+    all.run_ms(2_000);
+    all.cut(&[1], &[2, 3]);
+    all.run_ms(4_000);
+    assert_eq!(all.change(1, CONFIRMED), Ok(0));
+    // Node 2 begins anew while the network heals, and hears node 1 a second before it hears node 3.
+    all.slow.insert((node(3), node(2)), 1_000);
+    let store = all.hosts.remove(&node(2)).unwrap().store.crash(0);
+    all.start(2, 3, 1, store);
+    all.heal();
+    all.run_ms(10_000);
+    assert!(all.ended.is_empty(), "{:?}", all.ended);
+    assert_eq!([all.branch(2), all.branch(3)], [0, 0]);
+    assert!(matches!(all.get(2, "key7", &context), Response::Value { .. }));
 }
