@@ -184,7 +184,7 @@ impl Script {
     /// Waits until a change of the map is done.
     pub fn done(&mut self, id: u64) {
         self.until("a change", |world| world.changed.contains_key(&id));
-        assert!(matches!(self.world.changed[&id], Ok(_)), "{:?}", self.world.changed[&id]);
+        assert!(self.world.changed[&id].is_ok(), "{:?}", self.world.changed[&id]);
     }
 
     /// Puts a node into a shard.
