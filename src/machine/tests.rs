@@ -47,8 +47,8 @@ struct Lockstep {
     on_their_way: VecDeque<(u64, NodeAddr, Input)>,
     /// How many fills were asked for.
     fills: usize,
-    /// Maps that were told: whole, and as differences.
-    maps: [usize; 2],
+    /// Maps that were told, to whom: whole (true), or as differences.
+    maps: Vec<(NodeAddr, bool)>,
     /// Machines that ended, and why.
     ended: BTreeMap<NodeAddr, StoreError>,
     /// See [`Config::max_unapplied_bytes`].
@@ -92,7 +92,7 @@ impl Lockstep {
             slow: BTreeMap::new(),
             on_their_way: VecDeque::new(),
             fills: 0,
-            maps: [0, 0],
+            maps: Vec::new(),
             ended: BTreeMap::new(),
             unapplied_bytes: 1 << 20,
             changes: BTreeMap::new(),
@@ -142,8 +142,9 @@ impl Lockstep {
                         continue;
                     }
                     self.fills += usize::from(matches!(message, Message::FillRequest { .. }));
-                    self.maps[0] += usize::from(matches!(message, Message::MapPush(_)));
-                    self.maps[1] += usize::from(matches!(message, Message::MapDeltas(_)));
+                    if let Message::MapPush(_) | Message::MapDeltas(_) = message {
+                        self.maps.push((to.clone(), matches!(message, Message::MapPush(_))));
+                    }
                     let link = (at.clone(), to.clone());
                     let input = Input::Message { from: at.clone(), incarnation, message };
                     match self.slow.get(&link) {
