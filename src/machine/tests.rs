@@ -54,8 +54,8 @@ struct Lockstep {
     fills: usize,
     /// The most chunks of fills, with something in them, that one step has given.
     most_given: usize,
-    /// Maps that were told: whole, and as differences.
-    maps: [usize; 2],
+    /// Maps that were told, to whom: whole (true), or as differences.
+    maps: Vec<(NodeAddr, bool)>,
     /// Machines that ended, and why.
     ended: BTreeMap<NodeAddr, StoreError>,
     /// See [`Config::max_unapplied_bytes`].
@@ -109,7 +109,7 @@ impl Lockstep {
             on_their_way: VecDeque::new(),
             fills: 0,
             most_given: 0,
-            maps: [0, 0],
+            maps: Vec::new(),
             ended: BTreeMap::new(),
             unapplied_bytes: 1 << 20,
             changes: BTreeMap::new(),
@@ -162,8 +162,9 @@ impl Lockstep {
                         continue;
                     }
                     self.fills += usize::from(matches!(message, Message::FillRequest { .. }));
-                    self.maps[0] += usize::from(matches!(message, Message::MapPush(_)));
-                    self.maps[1] += usize::from(matches!(message, Message::MapDeltas(_)));
+                    if let Message::MapPush(_) | Message::MapDeltas(_) = message {
+                        self.maps.push((to.clone(), matches!(message, Message::MapPush(_))));
+                    }
                     let link = (at.clone(), to.clone());
                     let input = Input::Message { from: at.clone(), incarnation, message };
                     match self.slow.get(&link) {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::*;
 use crate::cluster::delta::MapDelta;
 use crate::cluster::map::ClusterMap;
-use crate::machine::message::Wanted;
 use crate::types::Epoch;
 
 impl Lockstep {
@@ -13,11 +12,19 @@ impl Lockstep {
         self.machine(number).map().epoch.0
     }
 
-    /// A reshard from two shards to three or back: a few maps.
-    fn reshard(&mut self, shards: u32) {
-        let outcome = self.change(1, Wanted::Reshard(shards));
-        assert!(outcome.is_ok(), "{outcome:?}");
+    /// A seventh node starts, and is admitted: a map with one node more.
+    fn start_seventh(&mut self) {
+        self.maps.clear();
+        self.start(7, 6, 2, MemoryStore::new());
+        self.connect_all();
         self.run_ms(3_000);
+        assert!(self.machine(1).map().nodes.contains_key(&node(7)));
+    }
+
+    /// How many maps were told to a node: whole, and as differences.
+    fn told(&self, number: usize) -> [usize; 2] {
+        let told = |kind| self.maps.iter().filter(|(to, whole)| *to == node(number) && *whole == kind).count();
+        [told(true), told(false)]
     }
 
     fn all_have_one_map(&self) {
@@ -31,12 +38,13 @@ fn maps_are_told_as_differences() {
     let mut all = Lockstep::new(6, 2);
     all.run_ms(2_000);
     let born = all.epoch(1);
-    all.maps = [0, 0];
-    all.reshard(3);
-    let [whole, chains] = all.maps;
-    assert!(all.epoch(1) >= born + 3);
-    assert_eq!(whole, 0);
-    assert!(chains >= 5 * 3, "{chains}");
+    all.start_seventh();
+    assert!(all.epoch(1) > born);
+    for number in 2..=6 {
+        let [whole, chains] = all.told(number);
+        assert!(whole == 0 && chains > 0, "node{number}: {whole} and {chains}");
+    }
+    assert!(all.told(7)[0] > 0, "it has no map that a difference leads on from");
     all.all_have_one_map();
 }
 
@@ -44,18 +52,17 @@ fn maps_are_told_as_differences() {
 fn who_was_away_goes_through_what_it_missed() {
     let mut all = Lockstep::new(6, 2);
     all.run_ms(2_000);
-    // Some traffic is still needed for nobody to miss it: it only does not hear of maps.
-    let others: Vec<_> = (1..=5).map(node).collect();
+    let others: Vec<_> = [1, 2, 3, 4, 5, 7].map(node).into();
     all.cut = others.iter().flat_map(|other| [(other.clone(), node(6)), (node(6), other.clone())]).collect();
     let before = all.epoch(6);
-    all.begin_change(1, Wanted::Reshard(1));
-    all.run_ms(2_000);
+    all.start_seventh();
     assert!(all.epoch(1) > before);
     assert_eq!(all.epoch(6), before);
-    all.maps = [0, 0];
+    all.maps.clear();
     all.cut.clear();
     all.run_ms(3_000);
-    assert_eq!(all.maps[0], 0, "whole maps");
+    let [whole, chains] = all.told(6);
+    assert!(whole == 0 && chains > 0, "{whole} and {chains}");
     all.all_have_one_map();
 }
 
@@ -63,13 +70,13 @@ fn who_was_away_goes_through_what_it_missed() {
 fn who_comes_back_empty_gets_the_whole_map() {
     let mut all = Lockstep::new(6, 2);
     all.run_ms(2_000);
-    all.reshard(3);
     all.stop(6);
-    all.maps = [0, 0];
+    all.start_seventh();
+    all.maps.clear();
     all.start(6, 6, 2, MemoryStore::new());
     all.connect_all();
     all.run_ms(8_000);
-    assert!(all.maps[0] > 0);
+    assert!(all.told(6)[0] > 0);
     all.all_have_one_map();
 }
 
