@@ -4,7 +4,7 @@
 //! A seed is a run: (profile, seed, rules) decide everything, and two runs of one seed are byte-identical.
 //!
 //! ```text
-//! cargo test --release --test sim                                              all tests; the sweep has 1,000 seeds
+//! cargo test --release --test sim                                              all tests; the sweep has 2,000 seeds
 //! ENTAIL_SIM_SEEDS=100000 ENTAIL_SIM_FROM=5000 cargo test --release --test sim sweep -- --nocapture
 //! ENTAIL_SIM_PROFILE=lag ENTAIL_SIM_SEED=17 [ENTAIL_SIM_OFF=OperationDeps] [ENTAIL_SIM_TRACE=1] \
 //!     cargo test --release --test sim one_seed -- --ignored --nocapture
@@ -14,9 +14,10 @@
 //! ```
 //!
 //! From the world inward: [`world`] is time and what happens; [`node`], [`disk`] and [`network`] are what it meets;
-//! [`faults`], [`workload`] and [`changes`] make it happen; [`observe`] and [`oracle`] know what is right;
-//! `invariants/` says what must hold; [`run`] is a history with its ending. [`switches`] shows that each of the
-//! [`clauses`] is needed, [`regressions`] that what failed once does not fail again, [`scripts`] are scenarios to read.
+//! [`faults`], [`aim`], [`workload`] and [`changes`] make it happen; [`observe`] and [`oracle`] know what is right;
+//! `invariants/` says what must hold; [`run`] is a history with its ending; [`coverage`], [`steps`] and [`met`] count what
+//! happened, and to whom. [`switches`] shows that each of the [`clauses`] is needed, [`regressions`] that what failed once
+//! does not fail again, [`scripts`] are scenarios to read.
 //!
 //! Not simulated: the wire format, real time.
 

@@ -159,6 +159,27 @@ pub fn moves(map: &ClusterMap) -> bool {
     map.rows.iter().any(|row| row.peers.values().any(|peer| !peer.serves()))
 }
 
+/// Steps that few histories take: each is seen, but not under every fault. Nobody serves a partition only when all who
+/// did are given up; a fill stands still, and a peer is absent, only after half a minute, or a whole one, of the same.
+const RARE: &[&str] = &["JoinerStalled", "LeftAbsent", "JoinedFromLeaving", "PromotedFromLeaving", "BegunEmpty"];
+
+/// Roles in which the operator's word meets nobody: who is given up is not heard, and so gives nothing and leads nobody.
+const NEVER_FORGOTTEN: &[&str] = &["source", "proposer"];
+
+/// The pairs that were to meet, and did not.
+pub fn unmet(coverage: &Coverage) -> Vec<String> {
+    let cannot = |fault: Fault, role: &str| fault == Fault::Forget && NEVER_FORGOTTEN.contains(&role);
+    let mut wanted: Vec<String> = RARE.iter().map(|step| format!("step: {step}")).collect();
+    for &fault in Fault::ALL {
+        let roles = ROLES.iter().filter(|role| !cannot(fault, role));
+        wanted.extend(roles.map(|role| format!("met: {fault}: {role}")));
+        let steps = STEPS.iter().filter(|step| !RARE.contains(step));
+        wanted.extend(steps.map(|step| format!("row: {fault}: {step}")));
+    }
+    wanted.retain(|pair| coverage.count(pair) == 0);
+    wanted
+}
+
 /// How often each fault met each of these.
 pub fn table(coverage: &Coverage, kind: &str, whats: &[&str]) -> String {
     let mut text = format!("{kind:>20}");

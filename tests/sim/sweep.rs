@@ -12,10 +12,13 @@ use entail::machine::rules::Rules;
 
 use crate::clauses::{Clause, Clauses};
 use crate::coverage::Coverage;
-use crate::met::{ROLES, STEPS, table};
+use crate::met::{ROLES, STEPS, table, unmet};
 use crate::profile::{MIX, PROFILES};
 use crate::run::{Outcome, run};
 use crate::trace::Trace;
+
+/// How many seeds the test command runs.
+const IN_THE_TEST: u64 = 2_000;
 
 /// What a sweep of the test command covers at least once.
 const MUST_HAPPEN: &[&str] = &[
@@ -82,6 +85,10 @@ const MUST_HAPPEN: &[&str] = &[
     "step: LostByWord",
     "step: Closed",
     "step: ClosedLost",
+    "process: paused",
+    "sessions: came back after ten epochs and more",
+    "disk: lost for good",
+    "disk: given up while in use",
     "disk: a write was lost",
     "replicas: dropped",
 ];
@@ -173,7 +180,7 @@ pub fn sweep(
 
 #[test]
 fn sweep_of_all_profiles_finds_nothing_wrong() {
-    let count = number("ENTAIL_SIM_SEEDS").unwrap_or(1_000);
+    let count = number("ENTAIL_SIM_SEEDS").unwrap_or(IN_THE_TEST);
     let from = number("ENTAIL_SIM_FROM").unwrap_or(0);
     let (failed, coverage) = sweep(&profiles(), from, count, Rules::all(), 20);
     println!("{coverage}\n{}\n{}", table(&coverage, "met", ROLES), table(&coverage, "row", STEPS));
@@ -181,9 +188,14 @@ fn sweep_of_all_profiles_finds_nothing_wrong() {
         println!("ENTAIL_SIM_PROFILE={profile} ENTAIL_SIM_SEED={seed}: {violation}");
     }
     assert!(failed.is_empty(), "{} seeds failed", failed.len());
-    if count >= 1_000 && profiles() == MIX {
+    if count >= IN_THE_TEST && profiles() == MIX {
         let missing: Vec<_> = MUST_HAPPEN.iter().filter(|what| coverage.count(what) == 0).collect();
         assert!(missing.is_empty(), "never happened: {missing:?}");
+        let unmet = unmet(&coverage);
+        assert!(unmet.is_empty(), "never met: {unmet:?}");
+        let (all, moved, long) = ("runs", "runs with transitions", "runs with ten epochs and more");
+        assert!(2 * coverage.count(moved) >= coverage.count(all), "the map changes in too few runs");
+        assert!(10 * coverage.count(long) >= 8 * coverage.count(moved), "too few histories are long");
     }
 }
 
