@@ -5,8 +5,8 @@
 //! chunks numbered within one attempt. The receiver keeps them aside on its disk; when all are durable, one batch
 //! takes over items, vector, floor and clock as a whole. So what comes by a fill is a causally whole state.
 //!
-//! Clients wait while a step lasts, so a step gives one chunk and takes over about one, however many fills are under
-//! way: each sync, each tick and each chunk that is asked on brings the next.
+//! Both ends work in slices, one chunk a turn of the driver (`budget`): each sync, each tick and each chunk that is asked
+//! on brings the next.
 //!
 //! A peer asks when operations have been waiting here for 50 ms and none is ready, or when for a second another peer
 //! has had durably what is lacking here. An attempt that hears nothing for a while is given up, for another.
@@ -45,9 +45,6 @@ const FORGET_MS: u64 = 10_000;
 
 /// A source that has to wait, for its disk or its share, sends an empty chunk so often, in milliseconds.
 const WAITING_MS: u64 = 500;
-
-/// Bytes of chunks that one step takes over: about one chunk, for clients wait meanwhile.
-const TAKEN_A_STEP: usize = 64 << 10;
 
 /// Fills that one node gives at once; more must ask again.
 const MOST_OUT: usize = 1_024;
@@ -251,7 +248,7 @@ impl Machine {
                 fill.whole = Some(whole);
             }
             if !self.on(Rule::FillDoneSync) {
-                self.take_over(partition, io)?;
+                while self.take_chunk(partition, io)? {}
             }
         } else {
             self.send(from, Message::FillNext { partition, attempt, index: index + 1 }, io);
@@ -269,44 +266,36 @@ impl Machine {
 
     /// Takes over the fills that are whole and durable, a large one in pieces.
     pub(super) fn finish_fills(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
-        let mut room = TAKEN_A_STEP;
         for partition in self.partitions() {
             let whole = self.part(partition).filling.as_ref().and_then(|fill| fill.whole);
-            if room > 0 && whole.is_some_and(|batch| batch <= self.synced) {
-                room = self.take_some(partition, room, io)?;
+            if whole.is_some_and(|batch| batch <= self.synced) {
+                while self.fill_budget.may_take() && self.take_chunk(partition, io)? {}
             }
         }
         Ok(())
     }
 
-    fn take_over(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<(), StoreError> {
-        self.take_some(partition, usize::MAX, io).map(|_| ())
-    }
-
-    /// Merges chunks while there is room, in bytes; after the last one, everything that the fill stands for is held.
-    fn take_some(&mut self, partition: PartitionId, mut room: usize, io: &mut Io<'_>) -> Result<usize, StoreError> {
-        loop {
-            let Some(fill) = &self.part(partition).filling else { return Ok(room) };
-            if fill.taken == fill.next {
-                self.hold_filled(partition, io)?;
-                return Ok(room);
-            }
-            if room == 0 {
-                return Ok(0);
-            }
-            let key = records::aside_key(partition, fill.taken);
-            if let Some(bytes) = self.read(io, &key)? {
-                let items: Vec<(Key, Item)> = records::decode("a part of a fill", &bytes)?;
-                self.take_items(partition, items, io)?;
-                self.pending.remove(key);
-                room = room.saturating_sub(bytes.len());
-            }
-            let part = self.part_mut(partition);
-            part.filled_steps += 1;
-            if let Some(fill) = &mut part.filling {
-                fill.taken += 1;
-            }
+    /// Merges the next chunk; after the last one, everything that the fill stands for is held. False when there is no
+    /// fill any more.
+    fn take_chunk(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<bool, StoreError> {
+        let Some(fill) = &self.part(partition).filling else { return Ok(false) };
+        if fill.taken == fill.next {
+            self.hold_filled(partition, io)?;
+            return Ok(false);
         }
+        let key = records::aside_key(partition, fill.taken);
+        if let Some(bytes) = self.read(io, &key)? {
+            let items: Vec<(Key, Item)> = records::decode("a part of a fill", &bytes)?;
+            self.take_items(partition, items, io)?;
+            self.pending.remove(key);
+            self.fill_budget.take(bytes.len());
+        }
+        let part = self.part_mut(partition);
+        part.filled_steps += 1;
+        if let Some(fill) = &mut part.filling {
+            fill.taken += 1;
+        }
+        Ok(true)
     }
 
     /// All items of a fill are merged: its vector, floor and clock are this replica's.
@@ -415,7 +404,6 @@ impl Machine {
         let now = self.now.mono_ms;
         let mut done = Vec::new();
         self.fill_budget.fill(now, self.config.fill_bytes_a_second);
-        let mut given = false;
         // Each in its turn: who was given something last comes last.
         self.fills_out.sort_by_key(|fill| fill.given_ms);
         for (at, fill) in self.fills_out.iter_mut().enumerate() {
@@ -425,20 +413,18 @@ impl Machine {
                 done.push(at);
                 continue;
             }
-            let waits = given || !self.fill_budget.is_open() || (durable_first && *batch > self.synced);
+            let waits = !self.fill_budget.may_give() || (durable_first && *batch > self.synced);
             if !fill.due || (waits && now < fill.spoke_ms + WAITING_MS) {
                 continue;
             }
             fill.spoke_ms = now;
             let (mut items, mut last) = (Vec::new(), None);
             if !waits {
-                given = true;
                 fill.given_ms = now;
                 (items, fill.from) = next_items(view.as_ref(), fill.partition, fill.from.as_ref(), &fill.vector)?;
                 last = fill.from.is_none().then(|| end.clone());
+                self.fill_budget.give(items.iter().map(|(key, item)| item_weight(key, item)).sum());
             }
-            let weight: usize = items.iter().map(|(key, item)| item_weight(key, item)).sum();
-            self.fill_budget.take(weight);
             let end = last;
             if end.is_some() {
                 done.push(at);

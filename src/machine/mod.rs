@@ -218,6 +218,7 @@ impl Machine {
     /// [`Input::Synced`] once it is durable; `None` when there was nothing to apply, or no room: then what was gathered
     /// stays, reads go on, nothing new is taken, and a later flush tries again.
     pub fn flush(&mut self, store: &dyn Store, effects: &mut Vec<Effect>) -> Option<BatchNo> {
+        self.fill_budget.begin_turn();
         if self.failed || self.store_full.is_some_and(|again_ms| self.now.mono_ms < again_ms) {
             return None;
         }

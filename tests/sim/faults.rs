@@ -26,9 +26,8 @@ impl World {
             return;
         }
         let f = self.settings.faults;
-        let weights = [
-            f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full, f.wipe, f.dead, f.majority, f.aimed,
-        ];
+        let weights =
+            [f.crash, f.crash_all, f.cut, f.skew, f.slow, f.links, f.lag, f.full, f.wipe, f.dead, f.majority, f.aimed];
         let n = self.random.index(self.nodes.len());
         match self.random.weighted(&weights) {
             0 => self.crash_and_restart(n, Fault::Crash),

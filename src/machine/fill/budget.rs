@@ -1,16 +1,32 @@
-//! How much of fills may be given now.
+//! How much may be done for fills now.
+//!
+//! Whoever waits for a turn of the driver, from one batch to the next, waits for all that is done in it. So in a turn one
+//! chunk is given and about as much taken over, however many fills are under way and however many messages of theirs the
+//! driver finds in its inbox. Over time, what is given is bounded in bytes a second.
 
 /// A bucket holds what this many milliseconds bring, so that what was not used is not given later at once.
 const HELD_MS: u64 = 250;
 
-/// Bytes that may be given: a bucket that time fills, however often it is looked at.
+/// Bytes of chunks that are taken over in a turn, and one chunk more at the most.
+const TAKEN_A_TURN: usize = 64 << 10;
+
+/// What a turn may still do, and a bucket of bytes that time fills, however often it is looked at.
 #[derive(Debug, Default)]
 pub(in crate::machine) struct Budget {
     bytes: i64,
     filled_ms: u64,
+    /// A chunk was given in this turn.
+    given: bool,
+    /// Bytes taken over in this turn.
+    taken: usize,
 }
 
 impl Budget {
+    /// Another turn of the driver begins.
+    pub fn begin_turn(&mut self) {
+        (self.given, self.taken) = (false, 0);
+    }
+
     /// Adds what the time since the last look brings, at so many bytes a second.
     pub fn fill(&mut self, now_ms: u64, a_second: u64) {
         let passed_ms = now_ms.saturating_sub(self.filled_ms).min(HELD_MS);
@@ -19,14 +35,25 @@ impl Budget {
         self.filled_ms = now_ms;
     }
 
-    /// Whether something may be given. What is larger than what is left is owed, so that it is not held up for ever.
-    pub fn is_open(&self) -> bool {
-        self.bytes > 0
+    /// Whether a chunk may be given. What is larger than what is left is owed, so that it is not held up for ever.
+    pub fn may_give(&self) -> bool {
+        !self.given && self.bytes > 0
     }
 
-    /// Takes what is given.
-    pub fn take(&mut self, bytes: usize) {
+    /// A chunk of so many bytes is given.
+    pub fn give(&mut self, bytes: usize) {
+        self.given = true;
         self.bytes = self.bytes.saturating_sub_unsigned(bytes as u64);
+    }
+
+    /// Whether a chunk may be taken over.
+    pub fn may_take(&self) -> bool {
+        self.taken < TAKEN_A_TURN
+    }
+
+    /// A chunk of so many bytes is taken over.
+    pub fn take(&mut self, bytes: usize) {
+        self.taken = self.taken.saturating_add(bytes);
     }
 }
 
@@ -34,16 +61,25 @@ impl Budget {
 mod tests {
     use super::*;
 
+    /// Gives what may be given, in many turns of one moment.
+    fn give_all(budget: &mut Budget) -> u64 {
+        let mut given = 0;
+        budget.begin_turn();
+        while budget.may_give() {
+            budget.give(1_000);
+            given += 1_000;
+            budget.begin_turn();
+        }
+        given
+    }
+
     /// Bytes given in ten seconds by a source that looks every so many milliseconds.
     fn given(every_ms: u64) -> u64 {
         let mut budget = Budget::default();
         let mut given = 0;
         for now_ms in (0..=10_000).step_by(every_ms as usize) {
             budget.fill(now_ms, 1 << 20);
-            while budget.is_open() {
-                budget.take(1_000);
-                given += 1_000;
-            }
+            given += give_all(&mut budget);
         }
         given
     }
@@ -61,11 +97,7 @@ mod tests {
     fn what_was_not_used_is_not_given_at_once() {
         let mut budget = Budget::default();
         budget.fill(3_600_000, 1 << 20);
-        let mut given = 0;
-        while budget.is_open() {
-            budget.take(1_000);
-            given += 1_000;
-        }
+        let given = give_all(&mut budget);
         assert!(given <= (1 << 20) / 4 + 1_000, "{given}");
     }
 
@@ -73,12 +105,24 @@ mod tests {
     fn what_was_too_much_is_owed() {
         let mut budget = Budget::default();
         budget.fill(1_000, 1_000);
-        budget.take(1_250);
-        budget.fill(1_250, 1_000);
-        budget.fill(1_500, 1_000);
-        budget.fill(1_750, 1_000);
-        assert!(!budget.is_open());
-        budget.fill(2_001, 1_000);
-        assert!(budget.is_open());
+        budget.give(1_250);
+        budget.begin_turn();
+        for (now_ms, may_give) in [(1_250, false), (1_500, false), (1_750, false), (2_001, false), (2_002, true)] {
+            budget.fill(now_ms, 1_000);
+            assert_eq!(budget.may_give(), may_give, "{now_ms}");
+        }
+    }
+
+    #[test]
+    fn a_turn_gives_one_chunk_and_takes_over_about_one() {
+        let mut budget = Budget::default();
+        budget.fill(1_000, 64 << 20);
+        budget.give(1);
+        budget.take(TAKEN_A_TURN - 1);
+        assert_eq!((budget.may_give(), budget.may_take()), (false, true));
+        budget.take(1);
+        assert!(!budget.may_take());
+        budget.begin_turn();
+        assert_eq!((budget.may_give(), budget.may_take()), (true, true));
     }
 }

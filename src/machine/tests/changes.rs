@@ -8,12 +8,12 @@ use crate::error::StoreError;
 use crate::machine::message::Wanted;
 
 impl Lockstep {
-    fn change(&mut self, at: usize, wanted: Wanted) -> Result<u64, NotChanged> {
+    pub(super) fn change(&mut self, at: usize, wanted: Wanted) -> Result<u64, NotChanged> {
         let id = self.begin_change(at, wanted);
         self.changed(id)
     }
 
-    fn begin_change(&mut self, at: usize, wanted: Wanted) -> u64 {
+    pub(super) fn begin_change(&mut self, at: usize, wanted: Wanted) -> u64 {
         self.asked += 1;
         let id = self.asked;
         self.step(&node(at), Input::Change { id, wanted, budget_ms: 5_000 });
