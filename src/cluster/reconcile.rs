@@ -17,7 +17,7 @@
 //!    peers not lost are live): Joining, under the next number; so much at once as [`sight::JOIN_BYTES`] says.
 //! 8. Nobody serves, all Leaving peers are lost, one by the operator's word: Joining peers are removed, and the live
 //!    nodes of W serve, empty, under new numbers.
-//! 9. No Joining peer is left, every live node of W serves, and nobody unwanted does: layout = target.
+//! 9. No live peer is Joining any more, every live node of W serves, and nobody unwanted does: layout = target.
 //!
 //! *Gone*: the incarnation is bound to no address. *Told*: with the version of the row that the map has, so with the
 //! states, lost marks and peers of that row; a peer promoted or made Leaving in this very map has told nothing as such,

@@ -291,10 +291,12 @@ impl<'a> Place<'a> {
         Some(own_writes(number, told.iter().filter_map(|word| word.first.get(&number)).max().copied()))
     }
 
-    /// True when there is nothing left to do that the target waits for.
+    /// True when there is nothing left to do that the target waits for: who is out of reach can go on joining when it is
+    /// back, and holds up nobody till then.
     pub fn is_where_wanted(&self) -> bool {
         let could_leave = |stay: &Stay| self.table.serves(stay) && !self.is_wanted(stay);
-        let underway = self.row.peers.values().any(|stay| stay.is_joining() || could_leave(stay));
+        let joins = |stay: &Stay| stay.is_joining() && self.table.is_live(stay.incarnation);
+        let underway = self.row.peers.values().any(|stay| joins(stay) || could_leave(stay));
         !underway && self.all_serve(self.live_wanted(), &self.row.peers)
     }
 

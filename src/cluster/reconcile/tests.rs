@@ -424,6 +424,10 @@ fn the_layout_is_the_target_once_all_is_where_it_is_wanted() {
     assert_eq!((next.map.target, &next.map.layout.shards[0]), (None, &vec![node(2), node(3)]));
     assert_eq!(next.map.rows, reached.map.rows, "no row has changed, and no version");
     Case::new("0@1S 1@2S 2@3J", &[1, 2]).aiming(&[2, 3]).stays();
+    let joins = || Case::new("0@1L 1@2S 2@3S 3@4J", &[1]).aiming(&[2, 3, 4]).settled();
+    joins().stays();
+    let out_of_reach = joins().silent(4, 3_000).next().unwrap();
+    assert_eq!((out_of_reach.map.target, &out_of_reach.map.rows), (None, &joins().map.rows));
     let leaves = Case::new("0@1S 1@2S 2@3S", &[1, 2]).aiming(&[2, 3]).next().unwrap();
     assert_eq!((leaves.map.target, shown(&leaves.map.rows[0]).as_str()), (None, "0@1L 1@2S 2@3S"));
 }
