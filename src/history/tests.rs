@@ -1,3 +1,5 @@
+//! Small histories, right and wrong; the definition itself; and large ones.
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 

@@ -96,62 +96,6 @@ pub enum Wanted {
     },
 }
 
-/// Why a change was not made, or not to its end.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotChanged {
-    /// The map can't change so. Nothing was done.
-    #[error(transparent)]
-    Refused(#[from] ChangeError),
-    /// No majority of the voters answers: these are waited for. Nothing is known to be done.
-    #[error("No quorum; waiting for {}", list(.0))]
-    NoQuorum(Vec<NodeAddr>),
-    /// The node that was to be admitted does not answer. Nothing was done.
-    #[error("{0} does not answer; see that it runs and is reached from here")]
-    Silent(NodeAddr),
-    /// The node that was to be admitted answers, and is no node for this store. Nothing was done.
-    #[error("{node} can't be a node of this store: {why}")]
-    TurnedAway {
-        /// The node.
-        node: NodeAddr,
-        /// Why, in a sentence.
-        why: String,
-    },
-    /// The change was undone before it was at its end.
-    #[error("The change was cancelled before it was done")]
-    Cancelled,
-    /// Nothing has moved for a minute; the work goes on.
-    #[error("No progress for 60 seconds; the work goes on, see GET /key-value-store-shard/reshard")]
-    Stalled,
-    /// The operator is to confirm first. Nothing was done.
-    #[error("This may lose {0} writes that only this node holds; repeat with \"confirm\":true")]
-    Unconfirmed(u64),
-    /// The same, where disks are missing that the node had before. Nothing was done.
-    #[error(
-        "This may lose {0} writes that only the disk held which this node has lost; what it has now is kept; repeat \
-         with \"confirm\":true"
-    )]
-    UnconfirmedDisk(u64),
-    /// The store is not born without a node.
-    #[error(transparent)]
-    NotBorn(#[from] NotBorn),
-    /// The store was not recovered by force.
-    #[error(transparent)]
-    NotRecovered(#[from] NotRecovered),
-    /// Too many changes are asked of this node at once. Nothing was done.
-    #[error("Too many changes are under way; try again later")]
-    TooMany,
-    /// This node stops. The change may have been made.
-    #[error("This node is stopping, and the change may have been made; ask another node")]
-    Stopping,
-}
-
-fn list(nodes: &[NodeAddr]) -> String {
-    if nodes.is_empty() {
-        return "the voters to agree".to_owned();
-    }
-    nodes.iter().map(NodeAddr::as_str).collect::<Vec<_>>().join(", ")
-}
-
 impl Request {
     /// True for what may write: once it is sent on, or taken, its effect is not known without an answer.
     pub fn writes(&self) -> bool {
