@@ -5,8 +5,8 @@
 //! nothing.
 
 use super::Machine;
-use super::agreement::{NotBorn, NotRecovered};
-use super::message::{Effect, Message, NotChanged, RequestId, Wanted};
+use super::agreement::{NotBorn, NotChanged, NotRecovered};
+use super::message::{Effect, Message, RequestId, Wanted};
 use super::part::PartPeer;
 use super::pending::Io;
 use crate::cluster::change::{Change, ChangeError};

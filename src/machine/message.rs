@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::agreement::{Disagreement, NotBorn, NotRecovered};
+use super::agreement::{Disagreement, NotChanged};
 use crate::causal::context::Context;
 use crate::causal::item::Item;
 use crate::causal::op::Op;

@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::message::{Effect, Input, Message, NotChanged, Request, Response};
+use super::agreement::NotChanged;
+use super::message::{Effect, Input, Message, Request, Response};
 use super::rules::Rules;
 use super::{Config, Machine};
 use crate::causal::context::Context;

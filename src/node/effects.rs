@@ -7,7 +7,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::handle::Published;
 use crate::error::StoreError;
-use crate::machine::message::{Effect, Message, NotChanged, RequestId, Response};
+use crate::machine::agreement::NotChanged;
+use crate::machine::message::{Effect, Message, RequestId, Response};
 use crate::types::NodeAddr;
 use crate::wire::{Local, Peers};
 

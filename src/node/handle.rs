@@ -10,7 +10,8 @@ use crate::causal::codec::ContextCodec;
 use crate::cluster::map::ClusterMap;
 use crate::error::Code;
 use crate::machine::Machine;
-use crate::machine::message::{Input, NotChanged, Ping, Request, Response, Wanted};
+use crate::machine::agreement::NotChanged;
+use crate::machine::message::{Input, Ping, Request, Response, Wanted};
 use crate::types::{Incarnation, NodeAddr, Now};
 
 /// A look at the machine between two steps.

@@ -1,6 +1,7 @@
 //! Operators: they ask any node for more or fewer shards, members and nodes, and change their minds.
 
-use entail::machine::message::{Input, NotChanged, RequestId, Wanted};
+use entail::machine::agreement::NotChanged;
+use entail::machine::message::{Input, RequestId, Wanted};
 use entail::types::ShardId;
 
 use crate::event::Event;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use entail::causal::codec::ContextCodec;
 use entail::cluster::map::ClusterMap;
-use entail::machine::message::{Effect, Input, NotChanged, Request, RequestId};
+use entail::machine::agreement::NotChanged;
+use entail::machine::message::{Effect, Input, Request, RequestId};
 use entail::machine::{Config, Machine};
 use entail::types::{Epoch, Key};
 

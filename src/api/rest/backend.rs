@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::causal::codec::ContextCodec;
 use crate::cluster::map::ClusterMap;
-use crate::machine::message::{NotChanged, Request, Response, Wanted};
+use crate::machine::agreement::NotChanged;
+use crate::machine::message::{Request, Response, Wanted};
 use crate::machine::{ClusterStatus, Machine, ReshardStatus};
 use crate::node::Handle;
 use crate::types::NodeAddr;

@@ -17,8 +17,8 @@ use super::input::not_an_object;
 use super::{Backend, Rest};
 use crate::cluster::change::ChangeError;
 use crate::cluster::plan::PlanError;
-use crate::machine::agreement::{NotBorn, NotRecovered};
-use crate::machine::message::{NotChanged, Wanted};
+use crate::machine::agreement::{NotBorn, NotChanged, NotRecovered};
+use crate::machine::message::Wanted;
 use crate::types::NodeAddr;
 
 /// The member that names a node.

@@ -24,7 +24,8 @@ use crate::causal::codec::ContextCodec;
 use crate::causal::context::Context;
 use crate::cluster::layout::map_zero;
 use crate::cluster::map::{ClusterMap, Layout};
-use crate::machine::message::{NotChanged, Request, Response, Wanted};
+use crate::machine::agreement::NotChanged;
+use crate::machine::message::{Request, Response, Wanted};
 use crate::machine::{ClusterStatus, ReshardStatus};
 use crate::types::{ClusterId, ContextSecret, Epoch, Key, NodeAddr, PartitionId, ShardId, StayId};
 
