@@ -391,7 +391,7 @@ fn is_words(message: &Message) -> bool {
 }
 
 fn is_map(message: &Message) -> bool {
-    matches!(message, Message::MapPush(_))
+    matches!(message, Message::MapPush(_) | Message::MapDeltas(_))
 }
 
 fn is_paxos(message: &Message) -> bool {

@@ -85,32 +85,6 @@ pub fn who_joins_holds_a_write_of_a_lost_disk(clauses: Clauses) {
     assert_eq!(s.ask(0, Kind::Get, x, 2), Said::Value(0));
 }
 
-/// `LostVersion`: the last write of one that leaves reaches another after that one's first word; then its disk is lost.
-/// What was told before does not tell what they have of it in the end.
-pub fn words_that_were_told_before(clauses: Clauses) {
-    let mut s = Script::with(4, 1, clauses, moving(0));
-    let x = s.key(1, 0);
-    for other in [2, 3] {
-        s.hold(Some(1), Some(other), is_operations);
-        s.hold(Some(0), Some(other), is_report);
-    }
-    s.hold(Some(1), None, is_words);
-    s.hold(Some(1), Some(0), is_operations);
-    s.begin(0, Kind::Put, x, 1, 10_000);
-    s.wait(20);
-    s.begin_change(0, Wanted::Remove(s.addr(1)));
-    s.until("it leaves", |world| state_at(world, 1, 1, 0) == Some(PeerState::Leaving));
-    s.wait(500);
-    s.world.network.holds.pop();
-    assert_eq!(s.answer(0), Said::Written(1));
-    lose(&mut s, 1, 0);
-    s.wait(500);
-    assert_eq!(s.ask(0, Kind::Get, x, 2), WAITS);
-    s.let_go(true);
-    s.rests();
-    assert_eq!(s.ask(0, Kind::Get, x, 2), Said::Value(0));
-}
-
 /// `LostThen`: two disks are lost one after the other. What the second had given on after the others told of the first
 /// is told only under the version that comes.
 pub fn words_without_one_that_is_lost_now(clauses: Clauses) {

@@ -33,7 +33,10 @@ pub const RECONCILE: &[(ReconcileRule, Shown)] = &[
     (ReconcileRule::LostAll, Script(closing::who_is_away_holds_a_write_of_a_lost_disk, "READ-YOUR-WRITES")),
     (ReconcileRule::LostLeaving, Script(closing::who_is_away_holds_a_write_of_a_lost_disk, "READ-YOUR-WRITES")),
     (ReconcileRule::LostJoining, Script(closing::who_joins_holds_a_write_of_a_lost_disk, "ACKNOWLEDGED")),
-    (ReconcileRule::LostVersion, Script(closing::words_that_were_told_before, "READ-YOUR-WRITES")),
+    (
+        ReconcileRule::LostVersion,
+        Not("the script that showed it under sessions does not any more; the tests of cluster/reconcile miss it"),
+    ),
     (ReconcileRule::LostThen, Script(closing::words_without_one_that_is_lost_now, "READ-YOUR-WRITES")),
     (ReconcileRule::EmptyNew, Script(serving::who_joins_begins_anew, "NoQuorum")),
     (ReconcileRule::EmptyAll, Script(serving::what_is_left_is_away, "MONOTONIC-READS")),
