@@ -51,7 +51,7 @@ impl Times {
 }
 
 #[test]
-#[ignore = "measures for a minute; a stage of its own in .ci/run"]
+#[ignore = "measures for a minute; its limits on waits are not met yet (docs/architecture.md, Figures)"]
 fn two_hundred_thousand_keys_are_resharded_under_load() {
     let cluster = Cluster::start(6, 2);
     let nodes = &cluster.nodes;
