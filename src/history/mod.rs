@@ -13,7 +13,7 @@
 //!
 //! - [`Record`], [`read_history`]: the file.
 //! - `order`: graphs, topological order, the shortest cycle through a node, vector clocks.
-//! - [`check`]: the patterns, looked for one after another.
+//! - [`check()`]: the patterns, looked for one after another.
 //!
 //! Two things are more than the paper has. **Deletes**: a read that finds nothing does not say which delete it saw.
 //! It is wrong when no delete, and not the beginning either, can explain it; it counts as a read of a delete where one
