@@ -101,7 +101,7 @@ fn a_majority_decides_one_map_whoever_crashes() {
 }
 
 #[test]
-#[ignore = "takes a while"]
+#[ignore = "a larger space than the test command has time for; run it by hand"]
 fn a_majority_decides_one_map_in_three_attempts() {
     holds("three voters, three attempts", Bounds { attempts: &[2, 1], ..MAJORITY });
 }
@@ -118,7 +118,7 @@ fn voters_of_one_map_decide_the_next() {
 }
 
 #[test]
-#[ignore = "takes a while"]
+#[ignore = "a larger space than the test command has time for; run it by hand"]
 fn voters_of_one_map_decide_the_next_whoever_crashes() {
     holds("changing voters, crash", Bounds { crashes: 1, ..CHANGING });
 }
