@@ -53,13 +53,47 @@ impl Oracle {
 }
 
 impl World {
-    /// Whether another node has a version on its disk.
-    fn held_elsewhere(&self, n: usize, version: VersionId) -> bool {
+    /// Whether a node's replica of a partition may be asked for what it holds: not when its disk is lost or given up, nor
+    /// when the partition began anew, empty, without the stays that it is held for.
+    pub fn counts(&self, n: usize, partition: PartitionId) -> bool {
+        let held_for = &self.oracle.holdings[n].now[partition.0 as usize].held_for;
+        let left_out = self.newest().is_some_and(|map| {
+            let peers = &map.row(partition).peers;
+            peers.values().any(|peer| peer.begun_empty.is_some()) && !held_for.iter().any(|s| peers.contains_key(s))
+        });
+        !self.nodes[n].dead && !self.nodes[n].given_up && !left_out
+    }
+
+    /// Whether a node other than this one has a version on its disk.
+    fn held_elsewhere(&self, n: Option<usize>, version: VersionId) -> bool {
         let v = &self.oracle.versions[version];
-        let others = (0..self.nodes.len()).filter(|m| *m != n && !self.nodes[*m].dead && !self.nodes[*m].given_up);
+        let others = (0..self.nodes.len()).filter(|m| Some(*m) != n && self.counts(*m, v.partition));
         // What is applied becomes durable, unless that node dies first: then `lose_unsynced` looks again.
         let mut holdings = others.map(|m| &self.oracle.holdings[m].now[v.partition.0 as usize]);
         holdings.any(|held| held.vector.covers(v.order.1))
+    }
+
+    /// A new map serves partitions anew, empty, by the operator's word: what only those hold that it leaves out, as one
+    /// who was being filled, is lost from now on, whenever they learn of it.
+    pub fn begin_anew(&mut self, map: &ClusterMap) {
+        for version in 0..self.oracle.versions.len() {
+            let v = &self.oracle.versions[version];
+            let (partition, dot) = (v.partition, v.order.1);
+            let begun = map.row(partition).peers.values().any(|peer| peer.begun_empty == Some(map.epoch));
+            if v.gone || !begun {
+                continue;
+            }
+            let left_out = (0..self.nodes.len()).filter(|n| {
+                let holds = self.oracle.holdings[*n].durable[partition.0 as usize].vector.covers(dot);
+                holds && !self.nodes[*n].dead && !self.nodes[*n].given_up && !self.counts(*n, partition)
+            });
+            let losses = left_out.count() as u32;
+            self.oracle.versions[version].losses += losses;
+            if !self.held_elsewhere(None, version) {
+                self.judge(kept::lost(&self.oracle, version, "a partition that begins anew"));
+                self.oracle.give_up(version);
+            }
+        }
     }
 
     /// A crash took what was not synced: of writes whose disks are lost, perhaps the last copy.
@@ -67,7 +101,7 @@ impl World {
         for version in 0..self.oracle.versions.len() {
             let v = &self.oracle.versions[version];
             let held = self.oracle.holdings[n].now[v.partition.0 as usize].vector.covers(v.order.1);
-            if v.losses > 0 && !v.gone && !held && !self.held_elsewhere(n, version) {
+            if v.losses > 0 && !v.gone && !held && !self.held_elsewhere(Some(n), version) {
                 self.oracle.give_up(version);
             }
         }
@@ -81,14 +115,10 @@ impl World {
             if v.gone || only.is_some_and(|p| p != v.partition) || !held.covers(v.order.1) {
                 continue;
             }
-            // With a partition that begins anew goes what was being filled.
-            let begun = self.newest().is_some_and(|map| {
-                map.row(self.oracle.versions[version].partition).peers.values().any(|peer| peer.begun_empty.is_some())
-            });
-            if only.is_none() || begun {
+            if only.is_none() {
                 self.oracle.versions[version].losses += 1;
             }
-            if !self.held_elsewhere(n, version) {
+            if !self.held_elsewhere(Some(n), version) {
                 // What goes by the operator's word has no name here.
                 if !how.is_empty() {
                     self.judge(kept::lost(&self.oracle, version, how));

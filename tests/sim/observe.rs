@@ -114,8 +114,8 @@ impl World {
         let key = key.expect("only keys that were asked for are stored");
         let item = |bytes: &Bytes| records::decode_item(bytes).expect("just written");
         let (old, new) = (change.0.as_ref().map(item), change.1.as_ref().map(item));
-        let given_up = self.nodes[n].given_up;
-        let kept = new.as_ref().filter(|_| !given_up);
+        let counts = self.counts(n, partition);
+        let kept = new.as_ref().filter(|_| counts);
         if let Some(version) = kept.and_then(|item| self.version_of(partition, item.dot)) {
             self.oracle.found_again(version);
         }

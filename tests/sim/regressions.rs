@@ -23,6 +23,7 @@ const FAILED: &[(&str, u64, &str)] = &[
     ("move", 291, "a decided map was known to nobody when its proposer died, and nobody proposed it again"),
     ("recover", 16, "of a store of which only nodes were left that had been taken out nothing could be recovered"),
     ("recover", 34, "the same"),
+    ("aimed", 7555, "what only a joiner of a partition that began anew held was still asked for, until it knew"),
     ("reshard", 5035, "throttled fills gave what nobody waited for, and stood still"),
 ];
 

@@ -414,6 +414,7 @@ impl World {
         self.judge(verdict);
         if before.is_some_and(|before| before < map.epoch) {
             self.give_up_forgotten();
+            self.begin_anew(map);
         }
     }
 
