@@ -10,7 +10,7 @@ use entail::machine::message::Wanted;
 use entail::types::{Incarnation, NodeAddr, PartitionId};
 
 use crate::event::Event;
-use crate::invariants::kept;
+use crate::invariants::{Verdict, kept};
 use crate::met::Fault;
 use crate::oracle::{Oracle, Past, VersionId};
 use crate::world::World;
@@ -53,6 +53,15 @@ impl Oracle {
 }
 
 impl World {
+    /// Nobody has this version any more; the verdict tells whether that may be.
+    fn lose(&mut self, version: VersionId, verdict: Verdict) {
+        if verdict.is_ok() && self.oracle.versions[version].shown {
+            self.record(|recorder| recorder.excused = true);
+        }
+        self.judge(verdict);
+        self.oracle.give_up(version);
+    }
+
     /// Whether a node's replica of a partition may be asked for what it holds: not when its disk is lost or given up, nor
     /// when the partition began anew, empty, without the stays that it is held for.
     pub fn counts(&self, n: usize, partition: PartitionId) -> bool {
@@ -90,8 +99,7 @@ impl World {
             let losses = left_out.count() as u32;
             self.oracle.versions[version].losses += losses;
             if !self.held_elsewhere(None, version) {
-                self.judge(kept::lost(&self.oracle, version, "a partition that begins anew"));
-                self.oracle.give_up(version);
+                self.lose(version, kept::lost(&self.oracle, version, "a partition that begins anew"));
             }
         }
     }
@@ -102,7 +110,7 @@ impl World {
             let v = &self.oracle.versions[version];
             let held = self.oracle.holdings[n].now[v.partition.0 as usize].vector.covers(v.order.1);
             if v.losses > 0 && !v.gone && !held && !self.held_elsewhere(Some(n), version) {
-                self.oracle.give_up(version);
+                self.lose(version, Ok(()));
             }
         }
     }
@@ -120,10 +128,8 @@ impl World {
             }
             if !self.held_elsewhere(Some(n), version) {
                 // What goes by the operator's word has no name here.
-                if !how.is_empty() {
-                    self.judge(kept::lost(&self.oracle, version, how));
-                }
-                self.oracle.give_up(version);
+                let verdict = if how.is_empty() { Ok(()) } else { kept::lost(&self.oracle, version, how) };
+                self.lose(version, verdict);
             }
         }
     }
@@ -222,7 +228,7 @@ impl World {
     pub fn lose_if_given_up(&mut self, n: usize, version: VersionId) {
         if self.nodes[n].given_up {
             self.oracle.versions[version].losses += 1;
-            self.oracle.give_up(version);
+            self.lose(version, Ok(()));
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Session {
     pub own: Past,
     /// Versions it read.
     pub seen: Past,
+    /// The request whose answer gave it.
+    pub token: Option<u64>,
 }
 
 /// A write that a client asked for.

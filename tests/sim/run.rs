@@ -110,6 +110,9 @@ impl World {
         } else {
             self.read_without_context();
         }
+        if self.recorder.is_some() && self.rest() {
+            self.record_finals();
+        }
     }
 
     /// All faults end. In some profiles one disk is lost for good.
@@ -126,6 +129,7 @@ impl World {
             self.crash(n, None);
             self.nodes[n].dead = true;
             self.trace.say(self.now, || format!("the disk of node{} is lost", n + 1));
+            self.record(|recorder| recorder.excused = true);
         }
         for n in 0..self.nodes.len() {
             self.nodes[n].stall_ms = 0;
@@ -153,7 +157,10 @@ impl World {
             }
             match settles::settled(self) {
                 Ok(()) => return true,
-                Err(why) if self.now >= end => self.fail(format!("SETTLES: not at rest: {why}")),
+                Err(why) if self.now >= end => {
+                    self.fail(format!("SETTLES: not at rest: {why}"));
+                    return false;
+                }
                 Err(_) => {}
             }
         }

@@ -217,12 +217,17 @@ fn two_runs_of_a_seed_are_byte_identical() {
 #[test]
 #[ignore = "for a single seed: set ENTAIL_SIM_PROFILE, ENTAIL_SIM_SEED and perhaps ENTAIL_SIM_OFF, ENTAIL_SIM_TRACE"]
 fn one_seed() {
+    let (profile, seed, clauses) = one();
+    let outcome = run_caught(&profile, seed, clauses, Trace::new(env::var("ENTAIL_SIM_TRACE").is_ok(), false));
+    println!("{}", outcome.coverage);
+    assert_eq!(outcome.violation, None);
+}
+
+/// The run that the environment names.
+pub fn one() -> (String, u64, Clauses) {
     let profile = env::var("ENTAIL_SIM_PROFILE").expect("ENTAIL_SIM_PROFILE names a profile");
     let seed = number("ENTAIL_SIM_SEED").expect("ENTAIL_SIM_SEED is a number");
     let off = env::var("ENTAIL_SIM_OFF").unwrap_or_default();
     let names = off.split(',').filter(|name| !name.is_empty());
-    let rules = names.fold(Clauses::ALL, |rules, name| rules.without(Clause::named(name)));
-    let outcome = run_caught(&profile, seed, rules, Trace::new(env::var("ENTAIL_SIM_TRACE").is_ok(), false));
-    println!("{}", outcome.coverage);
-    assert_eq!(outcome.violation, None);
+    (profile, seed, names.fold(Clauses::ALL, |clauses, name| clauses.without(Clause::named(name))))
 }

@@ -19,7 +19,7 @@ use crate::trace::Trace;
 
 /// How a clause's necessity is shown.
 #[derive(Clone, Copy, Debug)]
-enum Shown {
+pub enum Shown {
     /// One of these runs at least fails without it: (profile, seed).
     By(&'static [(&'static str, u64)]),
     /// This script fails without it, and says this.
@@ -34,7 +34,7 @@ use Shown::{By, Not, Script};
 const LOOKED_AT: u64 = 700;
 
 /// All rows.
-fn rows() -> impl Iterator<Item = (Clause, Shown)> {
+pub fn rows() -> impl Iterator<Item = (Clause, Shown)> {
     let machine = machine::MACHINE.iter().map(|(rule, shown)| (Clause::Machine(*rule), *shown));
     machine.chain(reconcile::RECONCILE.iter().map(|(rule, shown)| (Clause::Reconcile(*rule), *shown)))
 }
@@ -99,7 +99,7 @@ fn found_anew(clause: Clause, seeds: &[(&'static str, u64)]) -> bool {
 }
 
 /// The clauses that the variable names, or all.
-fn chosen(variable: &str) -> Vec<Clause> {
+pub fn chosen(variable: &str) -> Vec<Clause> {
     let which = env::var(variable).unwrap_or_else(|_| panic!("{variable} names clauses, or is all"));
     if which == "all" { Clause::all().collect() } else { which.split(',').map(Clause::named).collect() }
 }

@@ -120,8 +120,9 @@ impl World {
                 self.oracle.coverage.hit("sessions: came back after ten epochs and more");
             }
         } else if x < 26 {
-            // Somebody who was told by two others.
+            // Somebody who was told by two others: more than one text can say, so a history has no such session.
             let other = self.clients[self.random.index(self.clients.len())].session.clone();
+            let other = if self.recorder.is_some() { Session::default() } else { other };
             let session = &mut self.clients[c].session;
             session.context.join(&other.context);
             session.past.join(&other.past);
@@ -155,7 +156,9 @@ impl World {
         };
         self.trace.say(self.now, || format!("client{c} asks node{} {request:?}", node + 1));
         self.clients[c] = Client { waits: Some(serial), at: node, last_key: Some(key), ..self.clients[c].clone() };
-        self.asked.insert(serial, Asked { client: c, node, kind, key, session, write, at_ms: self.now, budget_ms });
+        let asked = Asked { client: c, node, kind, key, session, write, at_ms: self.now, budget_ms };
+        self.record(|recorder| recorder.asked(serial, &asked));
+        self.asked.insert(serial, asked);
         self.process(node).requests.insert(serial, serial);
         self.give(node, Input::Request { id: serial, request, budget_ms });
         self.agenda.at(self.now + budget_ms + settles::SLACK_MS, Event::Overdue { serial });
@@ -201,6 +204,7 @@ impl World {
         let Some((serial, asked)) = serial.and_then(|s| self.asked.remove(&s).map(|asked| (s, asked))) else {
             return self.fail(format!("node{} answers {id}, which waits no more: {response:?}", n + 1));
         };
+        self.record(|recorder| recorder.told(serial, &response));
         let took = self.now - asked.at_ms;
         self.oracle.coverage.hit(if took > 100 {
             "requests: waited over 100 ms"
@@ -217,7 +221,7 @@ impl World {
         let session = match response {
             Response::Value { context, .. } | Response::Missing { context } => self.read(&asked, context, shown),
             Response::Written { existed, context, copies, .. } => self.written(&asked, existed, context, copies),
-            Response::KeyCount(_) => Some(asked.session.clone()),
+            Response::KeyCount(_) => None,
             Response::Error(code) => self.refused(&asked, code),
         };
         if self.random.next() % 1000 < self.settings.loss && !self.quiet {
@@ -225,7 +229,8 @@ impl World {
             return;
         }
         let when = self.now + self.random.within(1, 4);
-        self.agenda.at(when, Event::Answer { client: asked.client, serial, session: session.map(Box::new) });
+        let session = session.map(|session| Box::new(Session { token: Some(serial), ..session }));
+        self.agenda.at(when, Event::Answer { client: asked.client, serial, session });
     }
 
     fn read(&mut self, asked: &Asked, answer: Context, shown: Option<Box<Shown>>) -> Option<Session> {
@@ -331,6 +336,7 @@ impl World {
             return;
         }
         self.clients[c].waits = None;
+        self.record(|recorder| recorder.answered(serial, self.now));
         if let Some(session) = session {
             self.clients[c].session = *session;
         }
