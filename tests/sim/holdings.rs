@@ -20,13 +20,22 @@ pub struct Held {
     pub collected: BTreeMap<usize, Order>,
 }
 
+/// The map that left a replica without a stay: what dropped it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// The version of the row since.
+    pub version: Epoch,
+    /// At how many nodes that map wants the partition.
+    pub wanted: u32,
+}
+
 /// One thing that a batch did.
 #[derive(Clone, Debug)]
 pub enum Fact {
     /// The replica's record changed.
     Replica(PartitionId, VersionVector, Epoch, Vec<StayId>),
     /// The replica was dropped.
-    Dropped(PartitionId),
+    Dropped(PartitionId, Closing),
     /// A tombstone was removed.
     Collected(PartitionId, usize, Order),
     /// A write got its name.
@@ -57,10 +66,10 @@ impl Holdings {
     }
 
     /// The replicas whose drop becomes durable with the batches up to this number.
-    pub fn dropped_by(&self, number: u64) -> Vec<PartitionId> {
+    pub fn dropped_by(&self, number: u64) -> Vec<(PartitionId, Closing)> {
         let facts = self.unsynced.iter().filter(|batch| batch.0 <= number).flat_map(|batch| &batch.1);
         let dropped = facts.filter_map(|fact| match fact {
-            Fact::Dropped(partition) => Some(*partition),
+            Fact::Dropped(partition, closing) => Some((*partition, *closing)),
             _ => None,
         });
         dropped.collect()
@@ -98,7 +107,7 @@ impl Holdings {
 
 fn take(held: &mut [Held], fact: &Fact) {
     match fact {
-        Fact::Dropped(partition) => held[partition.0 as usize] = Held::default(),
+        Fact::Dropped(partition, _) => held[partition.0 as usize] = Held::default(),
         Fact::Replica(partition, vector, floor, held_for) => {
             held[partition.0 as usize].held_for.clone_from(held_for);
             held[partition.0 as usize].vector.clone_from(vector);

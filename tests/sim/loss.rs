@@ -1,19 +1,55 @@
 //! Disks that are lost and replicas that are dropped, and what goes with them.
 //!
-//! A write that was acknowledged with n copies survives the loss of n - 1 disks that had it. What is beyond that may be
-//! lost, and with it, for sessions that saw it, what it stood for in their contexts: older writes of its partition.
+//! A write that was acknowledged with n copies survives the loss of n - 1 disks that had it, less the copies that were
+//! dropped in order because the operator wants its partition at fewer nodes. What is beyond that may be lost, and with
+//! it, for sessions that saw it, what it stood for in their contexts: older writes of its partition.
 
 use std::collections::BTreeSet;
 
 use entail::cluster::map::ClusterMap;
 use entail::machine::message::Wanted;
-use entail::types::{Incarnation, NodeAddr, PartitionId};
+use entail::types::{Epoch, Incarnation, NodeAddr, PartitionId};
 
 use crate::event::Event;
+use crate::holdings::Closing;
 use crate::invariants::{Verdict, kept};
 use crate::met::Fault;
-use crate::oracle::{Oracle, Past, VersionId};
+use crate::oracle::{Oracle, Past, Version, VersionId};
 use crate::world::World;
+
+/// What took a copy of a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The disk of this incarnation was lost, or given up.
+    Lost(Incarnation),
+    /// The replica was dropped, as this map says.
+    Dropped(Closing),
+}
+
+impl Version {
+    /// How many copies there must be by now, of so many that were counted under this version of the row. Each lost disk
+    /// takes one. So does each replica that a later map dropped, down to as many as that map wants: fewer are the
+    /// operator's wish. One that was dropped by then was none of those counted.
+    pub fn due(&self, copies: u32, counted_under: Epoch) -> u32 {
+        self.taken.iter().fold(copies, |due, taken| match taken {
+            Taken::Lost(_) => due.saturating_sub(1),
+            Taken::Dropped(closing) if closing.version > counted_under && due > closing.wanted => due - 1,
+            Taken::Dropped(_) => due,
+        })
+    }
+
+    /// How many lost disks had it.
+    pub fn losses(&self) -> usize {
+        self.taken.iter().filter(|taken| matches!(taken, Taken::Lost(_))).count()
+    }
+
+    /// A copy is gone. A disk that was given up while in use is lost once, though it is set aside later.
+    fn take(&mut self, taken: Taken) {
+        if matches!(taken, Taken::Dropped(_)) || !self.taken.contains(&taken) {
+            self.taken.push(taken);
+        }
+    }
+}
 
 impl Oracle {
     /// The greatest version of the key among those `known` to somebody with this past.
@@ -34,13 +70,6 @@ impl Oracle {
             self.coverage.hit("disk: a lost write was still under way");
             self.lost_versions.remove(at);
             self.versions[version].gone = false;
-        }
-    }
-
-    /// A new map wants some partitions at one node only.
-    pub fn thin_out(&mut self, map: &ClusterMap) {
-        for version in &mut self.versions {
-            version.thin |= map.wanted(version.partition).len() <= 1;
         }
     }
 
@@ -96,8 +125,8 @@ impl World {
                 let holds = self.oracle.holdings[*n].durable[partition.0 as usize].vector.covers(dot);
                 holds && !self.nodes[*n].dead && !self.nodes[*n].given_up && !self.counts(*n, partition)
             });
-            let losses = left_out.count() as u32;
-            self.oracle.versions[version].losses += losses;
+            let disks: Vec<_> = left_out.filter_map(|n| self.nodes[n].incarnation).collect();
+            disks.into_iter().for_each(|disk| self.oracle.versions[version].take(Taken::Lost(disk)));
             if !self.held_elsewhere(None, version) {
                 self.lose(version, kept::lost(&self.oracle, version, "a partition that begins anew"));
             }
@@ -109,22 +138,25 @@ impl World {
         for version in 0..self.oracle.versions.len() {
             let v = &self.oracle.versions[version];
             let held = self.oracle.holdings[n].now[v.partition.0 as usize].vector.covers(v.order.1);
-            if v.losses > 0 && !v.gone && !held && !self.held_elsewhere(Some(n), version) {
-                self.lose(version, Ok(()));
+            if v.losses() > 0 && !v.gone && !held && !self.held_elsewhere(Some(n), version) {
+                self.lose(version, kept::lost(&self.oracle, version, "a crash"));
             }
         }
     }
 
     /// A node's replica of a partition is dropped, or all of its disk is lost.
-    pub fn lose_copies(&mut self, n: usize, only: Option<PartitionId>, how: &str) {
+    pub fn lose_copies(&mut self, n: usize, only: Option<(PartitionId, Closing)>, how: &str) {
+        let Some(incarnation) = self.nodes[n].incarnation else { return };
         for version in 0..self.oracle.versions.len() {
             let v = &self.oracle.versions[version];
             let held = &self.oracle.holdings[n].durable[v.partition.0 as usize].vector;
-            if v.gone || only.is_some_and(|p| p != v.partition) || !held.covers(v.order.1) {
+            if v.gone || only.is_some_and(|(p, _)| p != v.partition) || !held.covers(v.order.1) {
                 continue;
             }
-            if only.is_none() {
-                self.oracle.versions[version].losses += 1;
+            let v = &mut self.oracle.versions[version];
+            // Those that a partition that began anew left out are taken off already.
+            if !v.taken.contains(&Taken::Lost(incarnation)) {
+                v.take(only.map_or(Taken::Lost(incarnation), |(_, closing)| Taken::Dropped(closing)));
             }
             if !self.held_elsewhere(Some(n), version) {
                 // What goes by the operator's word has no name here.
@@ -136,8 +168,8 @@ impl World {
 
     /// The batches of a node up to this number become durable.
     pub fn drop_replicas(&mut self, n: usize, number: u64) {
-        for partition in self.oracle.holdings[n].dropped_by(number) {
-            self.lose_copies(n, Some(partition), "a dropped replica");
+        for dropped in self.oracle.holdings[n].dropped_by(number) {
+            self.lose_copies(n, Some(dropped), "a dropped replica");
         }
     }
 
@@ -226,8 +258,8 @@ impl World {
 
     /// A write got its name: at once lost, where the disk was given up.
     pub fn lose_if_given_up(&mut self, n: usize, version: VersionId) {
-        if self.nodes[n].given_up {
-            self.oracle.versions[version].losses += 1;
+        if let Some(incarnation) = self.nodes[n].incarnation.filter(|_| self.nodes[n].given_up) {
+            self.oracle.versions[version].take(Taken::Lost(incarnation));
             self.lose(version, Ok(()));
         }
     }

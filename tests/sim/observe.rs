@@ -2,20 +2,32 @@
 
 use bytes::Bytes;
 use entail::causal::item::Item;
+use entail::cluster::map::ClusterMap;
 use entail::machine::message::{Effect, Message, Response};
 use entail::machine::records;
 use entail::store::Read;
-use entail::types::{Dot, PartitionId};
+use entail::types::{Dot, Epoch, PartitionId};
 
 use crate::disk::Change;
-use crate::holdings::Fact;
-use crate::invariants::{self, dots, tombstones};
+use crate::holdings::{Closing, Fact};
+use crate::invariants::{self, acknowledged, dots, tombstones};
 use crate::oracle::{Shown, VersionId};
 use crate::world::World;
 
-/// What a read was answered from, as it is found before the oracle knows all of it.
+/// What an answer was given from, as it is found before the oracle knows all of it.
 #[derive(Clone, Debug)]
 pub enum Glimpse {
+    /// This node, or the one whose answer it passes on, counted the copies of a write.
+    Counted {
+        /// What it wrote.
+        partition: PartitionId,
+        /// Its name.
+        dot: Dot,
+        /// The version of the row here.
+        under: Epoch,
+        /// What it answered.
+        copies: u32,
+    },
     /// Another node gave the answer.
     PassedOn(Shown),
     /// This node did.
@@ -61,13 +73,13 @@ impl World {
                 let before = &self.oracle.holdings[n].now[partition.0 as usize];
                 if !before.held_for.is_empty() && !record.held_for.iter().any(|stay| before.held_for.contains(stay)) {
                     self.oracle.coverage.hit("replicas: dropped");
-                    facts.push(Fact::Dropped(partition));
+                    facts.push(Fact::Dropped(partition, self.closing(n, partition)));
                 } else if record.floor > before.floor {
                     self.oracle.coverage.hit("tombstones: floor raised");
                 }
                 facts.push(Fact::Replica(partition, record.applied, record.floor, record.held_for));
             }
-            (b'p', _, None) => facts.push(Fact::Dropped(partition)),
+            (b'p', _, None) => facts.push(Fact::Dropped(partition, self.closing(n, partition))),
             (b'l', None, Some(new)) => {
                 let op = records::decode_op(new).expect("just written");
                 if let Some(version) = self.learn_write(n, partition, &op) {
@@ -83,8 +95,23 @@ impl World {
         }
     }
 
+    /// The map that left a node's replica without a stay: the first that the node's own map comes after without one that
+    /// names any.
+    fn closing(&self, n: usize, partition: PartitionId) -> Closing {
+        let own = self.machine(n).map();
+        let held_for = &self.oracle.holdings[n].now[partition.0 as usize].held_for;
+        let names = |map: &ClusterMap| {
+            let peers = &map.row(partition).peers;
+            held_for.iter().any(|stay| peers.get(stay).is_some_and(|peer| !peer.lost))
+        };
+        let before = self.maps.range(..own.epoch).rev().map(|(_, map)| map);
+        let map = before.take_while(|map| !names(map)).last().unwrap_or(own);
+        let wanted = map.wanted(partition).iter().filter(|node| !map.out.contains(*node)).count() as u32;
+        Closing { version: map.row(partition).version, wanted }
+    }
+
     fn is_dropping(&self, n: usize, partition: PartitionId, facts: &[Fact]) -> bool {
-        let mut dropped = facts.iter().filter(|fact| matches!(fact, Fact::Dropped(p) if *p == partition));
+        let mut dropped = facts.iter().filter(|fact| matches!(fact, Fact::Dropped(p, _) if *p == partition));
         dropped.next().is_some() || self.oracle.holdings[n].now[partition.0 as usize].held_for.is_empty()
     }
 
@@ -172,7 +199,7 @@ impl World {
     }
 
     /// What a read in this effect was answered from, if there is one: as the machine finds it in the very step, or, for
-    /// an answer passed on, as it was found where it was given.
+    /// an answer passed on, as it was found where it was given. Or which copies of a write were counted.
     pub fn witness(&mut self, n: usize, effect: &Effect, passed_on: Option<&Shown>) -> Option<Glimpse> {
         let (key, response) = match effect {
             Effect::Reply { id, response } => {
@@ -188,6 +215,12 @@ impl World {
         let value = match response {
             Response::Value { value, .. } => Some(value.clone()),
             Response::Missing { .. } => None,
+            Response::Written { context, copies, .. } => {
+                let partition = self.oracle.partition(key);
+                let (stay, seq) = context.of(partition).next()?;
+                let (dot, under) = (Dot { stay, seq }, self.machine(n).map().row(partition).version);
+                return Some(Glimpse::Counted { partition, dot, under, copies: *copies });
+            }
             _ => return None,
         };
         if let (Some(shown), Effect::Reply { .. }) = (passed_on, effect) {
@@ -199,13 +232,23 @@ impl World {
         Some(Glimpse::Here { key, stored, value })
     }
 
-    /// Which version a read showed, once the oracle has learned what the step wrote.
+    /// Which version a read showed, once the oracle has learned what the step wrote; of a write, looks at what was
+    /// counted, and gives nothing.
     ///
     /// A value names its version. Where there was none, it was the tombstone, or the nothing, that the store had before
     /// the step or has after it; the one before counts for what the session has seen, either for what is right.
-    pub fn recognise(&mut self, n: usize, glimpse: Glimpse) -> Shown {
+    pub fn recognise(&mut self, n: usize, glimpse: Glimpse) -> Option<Shown> {
         let (key, stored, value) = match glimpse {
-            Glimpse::PassedOn(shown) => return shown,
+            Glimpse::Counted { partition, dot, under, copies } => {
+                let version = self.version_of(partition, dot)?;
+                // Who passes it on counts nothing.
+                if self.oracle.versions[version].coordinator == n {
+                    self.oracle.versions[version].counted = Some((copies, under));
+                    self.judge(acknowledged::counted(&self.oracle, version, copies, under));
+                }
+                return None;
+            }
+            Glimpse::PassedOn(shown) => return Some(shown),
             Glimpse::Here { key, stored, value } => (key, stored, value),
         };
         if let Some(value) = value {
@@ -215,9 +258,9 @@ impl World {
                 self.fail(format!("node{} answers {value:?}, which nobody wrote", n + 1));
             }
             if let Some(version) = version {
-                self.judge(invariants::acknowledged::shown_alone(self, n, version));
+                self.judge(acknowledged::shown_alone(self, n, version));
             }
-            return Shown { node: n, version, buried: None, deletes: Vec::new() };
+            return Some(Shown { node: n, version, buried: None, deletes: Vec::new() });
         }
         let partition = self.oracle.partition(key);
         let (mut shown, mut buried, mut empty) = (None, None, false);
@@ -241,6 +284,6 @@ impl World {
             buried = self.oracle.best(key, |v| self.oracle.versions[v].delete);
         }
         let deletes = if shown.is_none() { self.oracle.deletes_at(n, key) } else { Vec::new() };
-        Shown { node: n, version: shown, buried, deletes }
+        Some(Shown { node: n, version: shown, buried, deletes })
     }
 }

@@ -12,10 +12,11 @@
 use std::collections::BTreeMap;
 
 use entail::causal::context::Context;
-use entail::types::{Dot, Key, PartitionId, Timestamp};
+use entail::types::{Dot, Epoch, Key, PartitionId, Timestamp};
 
 use crate::coverage::Coverage;
 use crate::holdings::Holdings;
+use crate::loss::Taken;
 pub use crate::past::{Past, VersionId};
 
 /// What decides between versions of a key: timestamp, then dot.
@@ -86,10 +87,10 @@ pub struct Version {
     pub shown: bool,
     /// The answer's number of copies, once acknowledged.
     pub acked: Option<u32>,
-    /// Its partition was wanted at one node since: the operator's wish, and one copy.
-    pub thin: bool,
-    /// How many lost disks had it.
-    pub losses: u32,
+    /// The number of copies that its coordinator has answered, and the version of the row that it counted under.
+    pub counted: Option<(u32, Epoch)>,
+    /// What took copies of it, in order.
+    pub taken: Vec<Taken>,
     /// A crash took it before it left its coordinator, and it never was; or all disks that had it are lost.
     pub gone: bool,
 }
@@ -186,8 +187,8 @@ impl Oracle {
             left: false,
             shown: false,
             acked: None,
-            thin: false,
-            losses: 0,
+            counted: None,
+            taken: Vec::new(),
             gone: false,
         });
         if let Some(write) = write {

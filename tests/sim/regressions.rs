@@ -24,6 +24,9 @@ const FAILED: &[(&str, u64, &str)] = &[
     ("recover", 16, "of a store of which only nodes were left that had been taken out nothing could be recovered"),
     ("recover", 34, "the same"),
     ("aimed", 7555, "what only a joiner of a partition that began anew held was still asked for, until it knew"),
+    ("wipe", 2713, "the oracle missed a copy that was dropped in order while the answer was under way"),
+    ("aimed", 2855, "the same"),
+    ("recover", 3862, "the oracle demanded three copies at the two nodes that an operator had left to the partition"),
     ("reshard", 5035, "throttled fills gave what nobody waited for, and stood still"),
 ];
 

@@ -335,7 +335,7 @@ impl World {
         self.learn(n);
         self.begin_sync(n);
         for (effect, glimpse) in effects {
-            let shown = glimpse.map(|glimpse| Box::new(self.recognise(n, *glimpse)));
+            let shown = glimpse.and_then(|glimpse| self.recognise(n, *glimpse)).map(Box::new);
             self.trace.note(self.now, n, "->", &effect);
             self.effect(n, effect, shown);
         }
@@ -403,7 +403,6 @@ impl World {
         self.judge(invariants::epochs::check(n, before, map));
         if !self.maps.contains_key(&map.epoch) {
             self.oracle.coverage.most("most maps", map.epoch.0);
-            self.oracle.thin_out(map);
             if met::moves(map) && self.random.percent(self.settings.strikes) {
                 let when = self.now + self.random.within(1, 200);
                 self.agenda.at(when, Event::Strike);

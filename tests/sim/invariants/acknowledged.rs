@@ -1,5 +1,7 @@
 //! No acknowledged write is lost: it is durable on as many nodes as the answer says, and found in the end.
 
+use entail::types::Epoch;
+
 use super::Verdict;
 use crate::oracle::{Oracle, Shown, Version, VersionId};
 use crate::workload::Asked;
@@ -14,8 +16,19 @@ pub fn check(oracle: &Oracle, write: usize, version: VersionId, copies: u32) -> 
     if !v.delete && v.write != Some(write) {
         return Err(format!("ACKNOWLEDGED: w{write} is answered with the name of {}", oracle.name(version)));
     }
-    let durable = oracle.copies(version);
-    if durable + oracle.versions[version].losses < copies || copies == 0 {
+    match v.counted {
+        Some((counted, under)) if counted == copies => self::counted(oracle, version, copies, under),
+        counted => {
+            Err(format!("ACKNOWLEDGED: {} with {copies} copies, but counted was {counted:?}", oracle.name(version)))
+        }
+    }
+}
+
+/// Looks at the number of copies of a write that its coordinator counted under this version of the row: when it answers,
+/// and again when that reaches the client, for copies may be lost, or dropped in order, on the way.
+pub fn counted(oracle: &Oracle, version: VersionId, copies: u32, under: Epoch) -> Verdict {
+    let (durable, due) = (oracle.copies(version), oracle.versions[version].due(copies, under));
+    if durable < due || copies == 0 {
         return Err(format!("ACKNOWLEDGED: {} with {copies} copies, but {durable} are durable", oracle.name(version)));
     }
     Ok(())

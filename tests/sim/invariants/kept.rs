@@ -6,11 +6,11 @@ use crate::oracle::{Oracle, VersionId};
 /// Looks at a version that is on no disk any more.
 pub fn lost(oracle: &Oracle, version: VersionId, how: &str) -> Verdict {
     let v = &oracle.versions[version];
-    match v.acked {
-        Some(copies) if v.losses < copies && !v.thin => Err(format!(
+    match v.counted {
+        Some((copies, under)) if v.due(copies, under) > 0 => Err(format!(
             "KEPT: {} was acknowledged with {copies} copies, and {how} takes the last one after {} lost disks",
             oracle.name(version),
-            v.losses
+            v.losses()
         )),
         _ => Ok(()),
     }
