@@ -24,6 +24,14 @@ const FAILED: &[(&str, u64, &str)] = &[
     ("recover", 16, "of a store of which only nodes were left that had been taken out nothing could be recovered"),
     ("recover", 34, "the same"),
     ("reshard", 5035, "throttled fills gave what nobody waited for, and stood still"),
+    ("aimed", 5595, "of the simulator: a process that had ended itself went on to send"),
+    ("aimed", 5265, "of the simulator: with the only one that knew a map, too many of the voters before it were lost"),
+    (
+        "recover",
+        3554,
+        "beside a node that was no member yet, those left that were taken out were recovered without voters",
+    ),
+    ("recover", 4282, "the same"),
 ];
 
 #[test]
