@@ -42,7 +42,11 @@ fn check_line(map: &ClusterMap, next: &ClusterMap) -> Result<(), String> {
     Ok(())
 }
 
-fn check_nodes(map: &ClusterMap, next: &ClusterMap) -> Result<(), String> {
+/// Whether the nodes of `next` may follow those of `map`: who is bound, given up, and decides.
+///
+/// # Errors
+/// What does not follow, in words for the log.
+pub(super) fn check_nodes(map: &ClusterMap, next: &ClusterMap) -> Result<(), String> {
     if !map.forgotten.is_subset(&next.forgotten) {
         return Err("it forgets whom the operator gave up".to_owned());
     }

@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::Change;
+use super::check::check_nodes;
 use super::line::Fork;
 use super::map::{ClusterMap, Row};
 use super::reconcile::rules::ReconcileRules;
@@ -137,8 +138,8 @@ pub fn recover(
         ..map.clone()
     };
     let mut next = raised.clone();
-    if present.keys().all(|node| next.out.contains(node)) {
-        // Nobody is left but those that were taken out: there is nobody to ask for their admission either.
+    if !present.iter().any(|(node, there)| may_vote(map, node, *there)) {
+        // Nobody is left to decide anything, their admission or that of those who are no members yet neither.
         next.out.retain(|node| !present.contains_key(node));
     }
     for node in cost(map, present).silent {
@@ -153,6 +154,15 @@ pub fn recover(
     Ok(recovered)
 }
 
+/// Whether who is there at an address is a member that was not taken out, or becomes one by being bound to it.
+fn may_vote(map: &ClusterMap, node: &NodeAddr, there: Incarnation) -> bool {
+    match map.nodes.get(node) {
+        Some(bound) if *bound == Some(there) => !map.out.contains(node),
+        Some(_) => map.address_of(there).is_none() && !map.forgotten.contains(&there),
+        None => false,
+    }
+}
+
 fn raise(row: &Row, by: u32) -> Option<Row> {
     let mut raised = row.clone();
     raised.next_stay = StayId(row.next_stay.0.checked_add(by)?);
@@ -164,7 +174,12 @@ fn raise(row: &Row, by: u32) -> Option<Row> {
 ///
 /// # Errors
 /// What does not follow, in words for the log.
-pub fn check_recovered(map: &ClusterMap, next: &ClusterMap) -> Result<(), &'static str> {
+pub fn check_recovered(map: &ClusterMap, next: &ClusterMap) -> Result<(), String> {
+    check_fork(map, next)?;
+    check_nodes(map, next)
+}
+
+fn check_fork(map: &ClusterMap, next: &ClusterMap) -> Result<(), &'static str> {
     if next.cluster_id != map.cluster_id || next.secret != map.secret || next.rows.len() != map.rows.len() {
         return Err("it is a map of another store");
     }
@@ -176,8 +191,8 @@ pub fn check_recovered(map: &ClusterMap, next: &ClusterMap) -> Result<(), &'stat
     if fork.is_none() || next.parent_hash != map.hash() {
         return Err("it was not recovered from this map");
     }
-    if next.epoch.0 <= map.epoch.0 + u64::from(RAISE) || !map.forgotten.is_subset(&next.forgotten) {
-        return Err("it raises its epoch too little, or forgets whom the operator gave up");
+    if next.epoch.0 <= map.epoch.0 + u64::from(RAISE) {
+        return Err("it raises its epoch too little");
     }
     for (was, row) in map.rows.iter().zip(&next.rows) {
         let skipped = row.skipped.split_last().filter(|(_, before)| *before == was.skipped.as_slice());

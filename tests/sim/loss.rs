@@ -173,24 +173,25 @@ impl World {
         }
     }
 
-    /// Whether the store can do without this node's disk: somebody else serves all it serves, and most voters are left.
+    /// Whether the store can do without this node's disk: somebody else serves all it serves, and from the newest map
+    /// that another disk has each later one can be learned, and the next one decided: most of its voters are left.
     fn can_lose(&self, n: usize, comes_back: bool, careless: bool) -> bool {
         let Some(map) = self.newest() else { return false };
         let Some(mine) = self.nodes[n].incarnation else { return false };
-        let intact = |i: &Incarnation| {
-            self.nodes
-                .iter()
-                .any(|node| !node.dead && node.incarnation == Some(*i) && Some(*i) != self.nodes[n].incarnation)
-        };
+        let others = || self.nodes.iter().filter(|node| !node.dead && !node.given_up && node.incarnation != Some(mine));
+        let intact = |i: &Incarnation| others().any(|node| node.incarnation == Some(*i));
         let bound = map.address_of(mine).is_some();
         let served = map.rows.iter().all(|row| {
             let has = row.peers.values().any(|peer| peer.incarnation == mine);
             let whole = row.peers.values().all(|peer| !peer.lost);
             !has || (whole && row.peers.values().any(|peer| peer.serves() && intact(&peer.incarnation)))
         });
-        let voters = map.voters.iter().filter(|voter| intact(voter)).count();
-        // Of two voters, one that comes back empty is replaced on the word of the other.
-        let enough = 2 * voters > map.voters.len() || (comes_back && map.voters.len() == 2 && voters == 1);
+        let known = others().map(|node| node.epoch).max().unwrap_or_default();
+        let enough = self.maps.range(known..).all(|(_, map)| {
+            let voters = map.voters.iter().filter(|voter| intact(voter)).count();
+            // Of two voters, one that comes back empty is replaced on the word of the other.
+            2 * voters > map.voters.len() || (comes_back && map.voters.len() == 2 && voters == 1)
+        });
         let careless = careless || self.settings.careless && self.random.clone().percent(25);
         bound && enough && (served || careless)
     }

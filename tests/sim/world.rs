@@ -335,6 +335,10 @@ impl World {
         self.learn(n);
         self.begin_sync(n);
         for (effect, glimpse) in effects {
+            if !self.nodes[n].runs(boot) {
+                // It has ended with the effect before: production's loop carries out nothing after a fatal one.
+                return;
+            }
             let shown = glimpse.and_then(|glimpse| self.recognise(n, *glimpse)).map(Box::new);
             self.trace.note(self.now, n, "->", &effect);
             self.effect(n, effect, shown);

@@ -115,6 +115,14 @@ fn where_all_who_are_left_were_taken_out_they_are_back() {
     }
     let next = recovered(&map, &[1], 5).unwrap();
     assert_eq!((next.voters.clone(), next.out.is_empty()), (vec![incarnation(1)], true));
+    // So they are where somebody is there who is no member yet, or was given up.
+    let next = recovered(&map, &[1, 7], 5).unwrap();
+    assert_eq!((next.voters.clone(), next.out.contains(&node(1))), (vec![incarnation(1)], false));
+    let mut forgot = map.clone();
+    forgot.nodes.insert(node(4), None);
+    forgot.forgotten.insert(incarnation(4));
+    let next = recovered(&forgot, &[1, 4], 5).unwrap();
+    assert_eq!((next.voters.clone(), next.out.contains(&node(1))), (vec![incarnation(1)], false));
     // As long as one is left that was not, the operator's other word stands.
     map.out.remove(&node(2));
     map.voters.push(incarnation(4));
@@ -201,11 +209,12 @@ fn what_is_no_recovery_of_this_map_is_refused() {
         next.rows[1].peers.insert(StayId(7), Stay::new(incarnation(1), PeerState::Serving));
     };
     assert_eq!(refused(&named), "it names a stay that was closed, or another line's");
+    assert_eq!(refused(&|next| next.voters.clear()), "its voters are none, or not among its nodes");
 }
 
 proptest! {
-    /// Whatever is left of a store goes on: every partition that somebody held is served, no number of another line is
-    /// given out again, nobody who answers is given up.
+    /// Whatever is left of a store goes on, whether or not nodes are there that are no members: every partition that
+    /// somebody held is served, no number of another line is given out again, nobody who answers is given up.
     #[test]
     fn what_is_left_goes_on(
         nodes in 2usize..9,
@@ -214,8 +223,8 @@ proptest! {
         bits in any::<u128>(),
     ) {
         let map = store(nodes, shards.min(nodes as u32 / 2).max(1));
-        let present: Vec<_> = left.into_iter().filter(|number| *number <= nodes).collect();
-        prop_assume!(!present.is_empty() && !quorum_lives(&map, &sight(&present).connected));
+        let present: Vec<_> = left.into_iter().collect();
+        prop_assume!(present[0] <= nodes && !quorum_lives(&map, &sight(&present).connected));
         let lost = cost(&map, &sight(&present).connected).partitions;
         let next = recovered(&map, &present, bits).unwrap();
         prop_assert_eq!(map.standing().relation(&next.standing()), Relation::After);

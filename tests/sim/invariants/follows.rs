@@ -27,7 +27,7 @@ pub fn check(
         return Err(format!("{at}: nobody acted under the one before"));
     };
     let follows = match recovered {
-        Some(_) => check_recovered(parent, map).map_err(str::to_owned),
+        Some(_) => check_recovered(parent, map),
         None => check_proposal(parent, map, running),
     };
     follows.map_err(|why| format!("{at}: {why}"))
