@@ -27,6 +27,8 @@ pub struct Closing {
     pub version: Epoch,
     /// At how many nodes that map wants the partition.
     pub wanted: u32,
+    /// The partition was begun anew, empty, by the operator's word: nothing was handed on.
+    pub begun: bool,
 }
 
 /// One thing that a batch did.

@@ -156,7 +156,10 @@ impl World {
             let v = &mut self.oracle.versions[version];
             // Those that a partition that began anew left out are taken off already.
             if !v.taken.contains(&Taken::Lost(incarnation)) {
-                v.take(only.map_or(Taken::Lost(incarnation), |(_, closing)| Taken::Dropped(closing)));
+                v.take(match only {
+                    Some((_, closing)) if !closing.begun => Taken::Dropped(closing),
+                    _ => Taken::Lost(incarnation),
+                });
             }
             if !self.held_elsewhere(Some(n), version) {
                 // What goes by the operator's word has no name here.

@@ -107,7 +107,9 @@ impl World {
         let before = self.maps.range(..own.epoch).rev().map(|(_, map)| map);
         let map = before.take_while(|map| !names(map)).last().unwrap_or(own);
         let wanted = map.wanted(partition).iter().filter(|node| !map.out.contains(*node)).count() as u32;
-        Closing { version: map.row(partition).version, wanted }
+        let mut since = self.maps.range(map.epoch..=own.epoch).map(|(_, map)| map.row(partition));
+        let begun = since.any(|row| row.peers.values().any(|peer| peer.begun_empty >= Some(map.epoch)));
+        Closing { version: map.row(partition).version, wanted, begun }
     }
 
     fn is_dropping(&self, n: usize, partition: PartitionId, facts: &[Fact]) -> bool {
