@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use entail::causal::vector::VersionVector;
-use entail::types::{Epoch, PartitionId, StayId};
+use entail::types::{Epoch, Incarnation, PartitionId, StayId};
 
 use crate::oracle::{Order, VersionId};
 
@@ -21,12 +21,14 @@ pub struct Held {
 }
 
 /// The map that left a replica without a stay: what dropped it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closing {
     /// The version of the row since.
     pub version: Epoch,
     /// At how many nodes that map wants the partition.
     pub wanted: u32,
+    /// Those that serve in its stead: as far as that map knows, none of their disks is lost.
+    pub serving: Vec<Incarnation>,
     /// The partition was begun anew, empty, by the operator's word: nothing was handed on.
     pub begun: bool,
 }
@@ -71,7 +73,7 @@ impl Holdings {
     pub fn dropped_by(&self, number: u64) -> Vec<(PartitionId, Closing)> {
         let facts = self.unsynced.iter().filter(|batch| batch.0 <= number).flat_map(|batch| &batch.1);
         let dropped = facts.filter_map(|fact| match fact {
-            Fact::Dropped(partition, closing) => Some((*partition, *closing)),
+            Fact::Dropped(partition, closing) => Some((*partition, closing.clone())),
             _ => None,
         });
         dropped.collect()

@@ -18,7 +18,7 @@ use crate::oracle::{Oracle, Past, Version, VersionId};
 use crate::world::World;
 
 /// What took a copy of a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// The disk of this incarnation was lost, or given up.
     Lost(Incarnation),
@@ -29,13 +29,24 @@ pub enum Taken {
 impl Version {
     /// How many copies there must be by now, of so many that were counted under this version of the row. Each lost disk
     /// takes one. So does each replica that a later map dropped, down to as many as that map wants: fewer are the
-    /// operator's wish. One that was dropped by then was none of those counted.
+    /// operator's wish. One that was dropped by then was none of those counted. A disk that is lost while the map has it
+    /// serve is lost to the copies that are left, whichever comes first.
     pub fn due(&self, copies: u32, counted_under: Epoch) -> u32 {
-        self.taken.iter().fold(copies, |due, taken| match taken {
-            Taken::Lost(_) => due.saturating_sub(1),
-            Taken::Dropped(closing) if closing.version > counted_under && due > closing.wanted => due - 1,
-            Taken::Dropped(_) => due,
-        })
+        let (mut due, mut lost) = (copies, Vec::new());
+        for taken in &self.taken {
+            match taken {
+                Taken::Lost(incarnation) => {
+                    due = due.saturating_sub(1);
+                    lost.push(incarnation);
+                }
+                Taken::Dropped(closing) if closing.version > counted_under => {
+                    let unknown = lost.iter().filter(|lost| closing.serving.contains(lost)).count() as u32;
+                    due = if due + unknown > closing.wanted { due.saturating_sub(1) } else { due };
+                }
+                Taken::Dropped(_) => {}
+            }
+        }
+        due
     }
 
     /// How many lost disks had it.
@@ -139,7 +150,7 @@ impl World {
             let v = &self.oracle.versions[version];
             let held = self.oracle.holdings[n].now[v.partition.0 as usize].vector.covers(v.order.1);
             if v.losses() > 0 && !v.gone && !held && !self.held_elsewhere(Some(n), version) {
-                self.lose(version, kept::lost(&self.oracle, version, "a crash"));
+                self.lose(version, Ok(()));
             }
         }
     }
@@ -150,14 +161,14 @@ impl World {
         for version in 0..self.oracle.versions.len() {
             let v = &self.oracle.versions[version];
             let held = &self.oracle.holdings[n].durable[v.partition.0 as usize].vector;
-            if v.gone || only.is_some_and(|(p, _)| p != v.partition) || !held.covers(v.order.1) {
+            if v.gone || only.as_ref().is_some_and(|(p, _)| *p != v.partition) || !held.covers(v.order.1) {
                 continue;
             }
             let v = &mut self.oracle.versions[version];
             // Those that a partition that began anew left out are taken off already.
             if !v.taken.contains(&Taken::Lost(incarnation)) {
-                v.take(match only {
-                    Some((_, closing)) if !closing.begun => Taken::Dropped(closing),
+                v.take(match &only {
+                    Some((_, closing)) if !closing.begun => Taken::Dropped(closing.clone()),
                     _ => Taken::Lost(incarnation),
                 });
             }

@@ -23,8 +23,8 @@ pub enum Glimpse {
         partition: PartitionId,
         /// Its name.
         dot: Dot,
-        /// The version of the row here.
-        under: Epoch,
+        /// The version of the row here; unknown of an answer that has waited for a connection.
+        under: Option<Epoch>,
         /// What it answered.
         copies: u32,
     },
@@ -109,7 +109,9 @@ impl World {
         let wanted = map.wanted(partition).iter().filter(|node| !map.out.contains(*node)).count() as u32;
         let mut since = self.maps.range(map.epoch..=own.epoch).map(|(_, map)| map.row(partition));
         let begun = since.any(|row| row.peers.values().any(|peer| peer.begun_empty >= Some(map.epoch)));
-        Closing { version: map.row(partition).version, wanted, begun }
+        let serving = map.row(partition).peers.values().filter(|peer| peer.serves()).map(|peer| peer.incarnation);
+        let serving = serving.filter(|incarnation| map.address_of(*incarnation).is_some()).collect();
+        Closing { version: map.row(partition).version, wanted, serving, begun }
     }
 
     fn is_dropping(&self, n: usize, partition: PartitionId, facts: &[Fact]) -> bool {
@@ -127,6 +129,7 @@ impl World {
         self.judge(dots::given(&self.oracle, partition, dot, write));
         let version = self.oracle.born(n, key, dot, op.item.timestamp, write);
         self.judge(invariants::writes_follow_reads::check(&self.oracle, version));
+        self.oracle.versions[version].born_under = self.machine(n).map().row(partition).version;
         self.lose_if_given_up(n, version);
         Some(version)
     }
@@ -201,8 +204,9 @@ impl World {
     }
 
     /// What a read in this effect was answered from, if there is one: as the machine finds it in the very step, or, for
-    /// an answer passed on, as it was found where it was given. Or which copies of a write were counted.
-    pub fn witness(&mut self, n: usize, effect: &Effect, passed_on: Option<&Shown>) -> Option<Glimpse> {
+    /// an answer passed on, as it was found where it was given. Or which copies of a write were counted, in this step
+    /// or, of an answer that was owed, before.
+    pub fn witness(&mut self, n: usize, effect: &Effect, passed_on: Option<&Shown>, owed: bool) -> Option<Glimpse> {
         let (key, response) = match effect {
             Effect::Reply { id, response } => {
                 let serial = self.nodes[n].process.as_ref()?.requests.get(id)?;
@@ -220,7 +224,8 @@ impl World {
             Response::Written { context, copies, .. } => {
                 let partition = self.oracle.partition(key);
                 let (stay, seq) = context.of(partition).next()?;
-                let (dot, under) = (Dot { stay, seq }, self.machine(n).map().row(partition).version);
+                let under = (!owed).then(|| self.machine(n).map().row(partition).version);
+                let dot = Dot { stay, seq };
                 return Some(Glimpse::Counted { partition, dot, under, copies: *copies });
             }
             _ => return None,
@@ -245,6 +250,7 @@ impl World {
                 let version = self.version_of(partition, dot)?;
                 // Who passes it on counts nothing.
                 if self.oracle.versions[version].coordinator == n {
+                    let under = under.unwrap_or(self.oracle.versions[version].born_under);
                     self.oracle.versions[version].counted = Some((copies, under));
                     self.judge(acknowledged::counted(&self.oracle, version, copies, under));
                 }

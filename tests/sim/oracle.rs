@@ -87,6 +87,8 @@ pub struct Version {
     pub shown: bool,
     /// The answer's number of copies, once acknowledged.
     pub acked: Option<u32>,
+    /// The version of the row that it was written under.
+    pub born_under: Epoch,
     /// The number of copies that its coordinator has answered, and the version of the row that it counted under.
     pub counted: Option<(u32, Epoch)>,
     /// What took copies of it, in order.
@@ -187,6 +189,7 @@ impl Oracle {
             left: false,
             shown: false,
             acked: None,
+            born_under: Epoch(0),
             counted: None,
             taken: Vec::new(),
             gone: false,

@@ -317,9 +317,10 @@ impl World {
             self.trace.note(self.now, n, "<-", &incoming.input);
             let node = &mut self.nodes[n];
             let process = node.process.as_mut().expect("it runs");
+            let connects = matches!(incoming.input, Input::Connected { .. });
             process.machine.step(clocks, incoming.input, &node.disk, &mut new);
             for effect in new.drain(..) {
-                let glimpse = self.witness(n, &effect, incoming.shown.as_deref()).map(Box::new);
+                let glimpse = self.witness(n, &effect, incoming.shown.as_deref(), connects).map(Box::new);
                 effects.push((effect, glimpse));
             }
         }
@@ -329,7 +330,7 @@ impl World {
             process.unsynced = Some((batch, node.disk.applied()));
         }
         for effect in new {
-            let glimpse = self.witness(n, &effect, None).map(Box::new);
+            let glimpse = self.witness(n, &effect, None, false).map(Box::new);
             effects.push((effect, glimpse));
         }
         self.learn(n);

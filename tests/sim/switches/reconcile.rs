@@ -8,7 +8,7 @@ use crate::scripts::{closing, maps, serving};
 /// One row a rule.
 pub const RECONCILE: &[(ReconcileRule, Shown)] = &[
     (ReconcileRule::StayNew, Script(maps::a_node_that_is_named_again, "NoQuorum")),
-    (ReconcileRule::EmptySet, Script(closing::who_leaves_has_all_that_is_left, "SETTLES")),
+    (ReconcileRule::EmptySet, Script(closing::who_leaves_has_all_that_is_left, "KEPT")),
     (ReconcileRule::InTurn, Script(serving::who_is_promoted_and_who_leaves, "a map more than it takes")),
     (ReconcileRule::PromoteTold, Script(serving::who_joins_has_nothing, "MONOTONIC-READS")),
     (ReconcileRule::PromoteServing, Script(serving::who_joins_has_what_another_one_had, "MONOTONIC-READS")),
