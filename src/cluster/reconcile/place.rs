@@ -236,11 +236,19 @@ impl<'a> Place<'a> {
     }
 
     /// A Leaving peer of which all that it told (of a lost one: all that the others told of it) is at every Serving and
-    /// Joining peer, and two serve: closed.
+    /// Joining peer, and two live ones serve: closed.
     fn close(&mut self) {
         let seen = self.seen();
         let of = |state: PeerState| seen.iter().filter(move |(_, stay)| stay.state == state);
-        let serving = of(PeerState::Serving).filter(|(_, stay)| !self.table.is_gone(stay)).count();
+        // The disk of one who is silent may be lost, and this copy the last.
+        let counts = |stay: &Stay| {
+            if self.table.on(ReconcileRule::CloseLive) {
+                self.table.is_live(stay.incarnation)
+            } else {
+                !self.table.is_gone(stay)
+            }
+        };
+        let serving = of(PeerState::Serving).filter(|(_, stay)| counts(stay)).count();
         let needed = if self.wanted.count <= 1 || !self.table.on(ReconcileRule::CloseTwo) { 1 } else { 2 };
         if serving < needed && self.table.on(ReconcileRule::EmptySet) {
             return;

@@ -53,6 +53,8 @@ clauses! {
     CloseJoining,
     /// … and two serve.
     CloseTwo,
+    /// … that are live.
+    CloseLive,
     /// A lost peer is closed when all others have told what they have of it.
     LostAll,
     /// … Leaving ones among them.

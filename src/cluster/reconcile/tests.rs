@@ -329,6 +329,10 @@ fn a_leaving_peer_is_closed_when_all_it_told_is_everywhere() {
     alone().stays();
     alone().without(ReconcileRule::CloseTwo).becomes("1@2S", &[Step::Closed]);
     alone().with(|c| c.map.layout.shards[0] = vec![node(2)]).becomes("1@2S", &[Step::Closed]);
+    // Who is silent may have lost its disk: a copy that nobody counts on.
+    let silent = || one_lacks().told(2, "0:5 1:2").silent(3, 0).settled();
+    silent().stays();
+    silent().without(ReconcileRule::CloseLive).becomes("1@2S 2@3S", &[Step::Closed]);
 }
 
 #[test]
