@@ -30,6 +30,10 @@ const ATTEMPT_MS: u64 = 1_000;
 /// How often the proposer looks for something to do, in milliseconds.
 const LOOK_MS: u64 = 20;
 
+/// After a new map the proposer lets steps gather for so long, in milliseconds: writes to a row that changes wait until its
+/// peers have said their first words, so rows should change seldom, and many at once.
+const GATHER_MS: u64 = 250;
+
 /// A voter that is not the lowest proposes when it has had something to do for this long, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
 
@@ -62,6 +66,8 @@ pub(super) struct Consensus {
     look_ms: u64,
     words_ms: u64,
     words_again_ms: u64,
+    /// When this node took over the map in force.
+    pub adopted_ms: u64,
     /// Since when there has been something to do.
     due_since_ms: Option<u64>,
     watch: Watch,
@@ -224,6 +230,9 @@ impl Machine {
         }
         let leads = leader(&self.map, &sight.live) == Some(&self.config.address);
         let asks = leads && !self.consensus.asked.is_empty();
+        if !asks && now < self.consensus.adopted_ms + GATHER_MS {
+            return;
+        }
         let idle =
             !asks && self.undecided().is_none() && self.consensus.idle.as_ref().is_some_and(|idle| idle.sight == sight);
         let Some((next, asked)) = (if idle { None } else { self.next_map(&sight, leads, io) }) else {

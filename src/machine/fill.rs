@@ -14,6 +14,7 @@
 pub(super) mod budget;
 mod items;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -46,8 +47,12 @@ const FORGET_MS: u64 = 10_000;
 /// A source that has to wait, for its disk or its share, sends an empty chunk so often, in milliseconds.
 const WAITING_MS: u64 = 500;
 
-/// Fills that one node gives at once; more must ask again.
+/// Fills that one node gives, or has been asked for; more must ask again.
 const MOST_OUT: usize = 1_024;
+
+/// Views that a source holds open for one receiver at once; its other fills wait for theirs. While a view is open the
+/// store frees nothing that was replaced since, and to free much at once holds up requests.
+const MOST_VIEWS: usize = 2;
 
 /// A fill that is being received.
 #[derive(Clone, Debug)]
@@ -188,10 +193,11 @@ impl Machine {
         };
         let lacking = part.lacking.iter();
         let wanted = lacking.filter(|(stay, lack)| due(lack.since_ms) || (joins && gives(stay))).map(|(stay, _)| *stay);
-        let mut sources = wanted.filter(usable);
-        let first = sources.next()?;
-        // After a silent attempt, another source where there is one.
-        if Some(first) == previous { sources.next().or(Some(first)) } else { Some(first) }
+        let sources: Vec<StayId> = wanted.filter(usable).collect();
+        // Partitions differ in whom they ask first, so that no peer gives nearly everything. After a silent attempt,
+        // another source where there is one.
+        let at = |turn: usize| sources.get((partition.0 as usize + turn).checked_rem(sources.len())?).copied();
+        at(0).filter(|first| Some(*first) != previous).or_else(|| at(1))
     }
 
     fn ask_fill(&mut self, partition: PartitionId, source: StayId, io: &mut Io<'_>) {
@@ -236,9 +242,9 @@ impl Machine {
         fill.next = fill.next.max(index + 1);
         let (attempt, last) = (fill.attempt, end.is_some());
         fill.end = end.or(fill.end.take());
-        if self.on(Rule::FillAside) {
+        if self.on(Rule::FillAside) && !items.is_empty() {
             self.pending.put(records::aside_key(partition, index), records::encode(&items));
-        } else {
+        } else if !self.on(Rule::FillAside) {
             self.take_items(partition, items, io)?;
         }
         if last {
@@ -390,7 +396,16 @@ impl Machine {
     /// Takes the views that were asked for, of what is applied now.
     pub(super) fn take_fill_views(&mut self, store: &dyn Store) {
         let clock = self.clock.peek(self.now.wall_ms);
+        let mut open: BTreeMap<NodeAddr, usize> = BTreeMap::new();
+        for fill in self.fills_out.iter().filter(|fill| fill.view.is_some()) {
+            *open.entry(fill.to.clone()).or_default() += 1;
+        }
         for fill in self.fills_out.iter_mut().filter(|fill| fill.view.is_none()) {
+            let open = open.entry(fill.to.clone()).or_default();
+            if *open == MOST_VIEWS {
+                continue;
+            }
+            *open += 1;
             let Some(replica) = &self.parts[fill.partition.0 as usize].replica else { continue };
             let end = FillEnd { vector: replica.applied.clone(), floor: replica.floor, clock };
             fill.view = Some((store.view(), end, self.batch));
@@ -407,19 +422,20 @@ impl Machine {
         // Each in its turn: who was given something last comes last.
         self.fills_out.sort_by_key(|fill| fill.given_ms);
         for (at, fill) in self.fills_out.iter_mut().enumerate() {
-            let Some((view, end, batch)) = &fill.view else { continue };
             let stale = self.parts[fill.partition.0 as usize].version != fill.version;
             if stale {
                 done.push(at);
                 continue;
             }
-            let waits = !self.fill_budget.may_give() || (durable_first && *batch > self.synced);
+            let durable = |batch: &BatchNo| *batch <= self.synced || !durable_first;
+            let open = fill.view.as_ref().filter(|(_, _, batch)| durable(batch) && self.fill_budget.may_give());
+            let waits = open.is_none();
             if !fill.due || (waits && now < fill.spoke_ms + WAITING_MS) {
                 continue;
             }
             fill.spoke_ms = now;
             let (mut items, mut last) = (Vec::new(), None);
-            if !waits {
+            if let Some((view, end, _)) = open {
                 fill.given_ms = now;
                 (items, fill.from) = next_items(view.as_ref(), fill.partition, fill.from.as_ref(), &fill.vector)?;
                 last = fill.from.is_none().then(|| end.clone());

@@ -206,6 +206,7 @@ impl Machine {
         }
         // Monotonic for this machine even if its driver's clock is not.
         self.now = Now { mono_ms: now.mono_ms.max(self.now.mono_ms), wall_ms: now.wall_ms };
+        self.fill_budget.step(self.now.mono_ms);
         let mut io = Io { store, effects };
         let done = self.take(input, &mut io).and_then(|()| self.settle(&mut io));
         if let Err(error) = done {
@@ -253,6 +254,17 @@ impl Machine {
         // Views are of what is applied, so they are taken here.
         self.take_fill_views(store);
         flushed
+    }
+
+    /// Whether the steps since the last flush did a slice of work that no request waits for: fills, given and taken over,
+    /// and what dropped replicas left.
+    pub fn has_worked(&self) -> bool {
+        self.fill_budget.has_worked()
+    }
+
+    /// No such work before that, in monotonic milliseconds: a driver that times its turns keeps it to a share of them.
+    pub fn rest(&mut self, until_ms: u64) {
+        self.fill_budget.rest(until_ms);
     }
 
     /// Bytes that wait for the next batch, at least: a driver flushes before they are many, for whatever comes after them

@@ -88,6 +88,7 @@ impl Machine {
         }
         self.wake.extend(self.partitions());
         self.consensus.on_new_map(&self.map, self.config.rules);
+        self.consensus.adopted_ms = self.now.mono_ms;
         self.look_at_changes(io);
     }
 
@@ -202,6 +203,9 @@ impl Machine {
 
     /// Removes a part of what dropped replicas and closed logs left; makes the replicas that waited for it.
     pub(super) fn tick_rows(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
+        if !self.fill_budget.may_remove() {
+            return Ok(());
+        }
         let mut room = REMOVED_A_TICK;
         while let Some((partition, stay)) = self.closed_logs.last().copied() {
             let (from, until) = records::own_log(partition, stay);
@@ -236,6 +240,9 @@ impl Machine {
     ) -> Result<bool, StoreError> {
         let pairs = self.pending.scan(io.store, from, until, *room)?;
         *room -= pairs.len();
+        if !pairs.is_empty() {
+            self.fill_budget.remove();
+        }
         for (key, _) in pairs {
             self.pending.remove(key);
         }

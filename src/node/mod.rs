@@ -10,6 +10,7 @@
 
 mod effects;
 mod handle;
+mod pace;
 mod run;
 mod sync;
 

@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::effects::Hands;
 use super::handle::{Asked, AskedChange, Handle, Look, Published};
+use super::pace::Pace;
 use super::sync;
 use crate::error::StoreError;
 use crate::machine::message::{Effect, Input, Ping};
@@ -198,6 +199,7 @@ struct Loop {
     life: watch::Sender<Ping>,
     next_request: u64,
     disk_full: bool,
+    pace: Pace,
 }
 
 impl Loop {
@@ -212,8 +214,8 @@ impl Loop {
         let (done, own) = mpsc::unbounded_channel();
         let (batches, syncer) = sync::start(disk.store.clone(), done).map_err(NodeError::Thread)?;
         let effects = Vec::new();
-        let (next_request, disk_full) = (0, false);
-        Ok(Self { machine, disk, hands, clock, effects, batches, syncer, own, life, next_request, disk_full })
+        let (next_request, disk_full, pace) = (0, false, Pace::default());
+        Ok(Self { machine, disk, hands, clock, effects, batches, syncer, own, life, next_request, disk_full, pace })
     }
 
     fn run(mut self, mut inbox: Inbox) -> Result<(), NodeError> {
@@ -303,16 +305,22 @@ impl Loop {
     }
 
     fn step(&mut self, input: Input) -> Result<(), NodeError> {
+        self.pace.step(&input);
         self.machine.step(self.clock.now(), input, self.disk.store.as_ref(), &mut self.effects);
         self.carry_out()
     }
 
     fn flush(&mut self) -> Result<(), NodeError> {
+        let has_worked = self.machine.has_worked();
         if let Some(batch) = self.machine.flush(self.disk.store.as_ref(), &mut self.effects) {
             // Without a syncer the node has failed already, and says so with its last message.
             let _ = self.batches.send(batch);
         }
-        self.carry_out()
+        self.carry_out()?;
+        if let Some(rest) = self.pace.end_turn(has_worked) {
+            self.machine.rest(self.clock.now().mono_ms + millis(rest));
+        }
+        Ok(())
     }
 
     fn carry_out(&mut self) -> Result<(), NodeError> {

@@ -2,7 +2,9 @@
 //!
 //! Whoever waits for a turn of the driver, from one batch to the next, waits for all that is done in it. So in a turn one
 //! chunk is given and about as much taken over, however many fills are under way and however many messages of theirs the
-//! driver finds in its inbox. Over time, what is given is bounded in bytes a second.
+//! driver finds in its inbox; what dropped replicas left is removed in slices, too. Over time, what is given is bounded
+//! in bytes a second, and all of it by the rests that the driver, who can tell what a turn takes, orders after one with
+//! such work in it.
 
 /// A bucket holds what this many milliseconds bring, so that what was not used is not given later at once.
 const HELD_MS: u64 = 250;
@@ -19,12 +21,36 @@ pub(in crate::machine) struct Budget {
     given: bool,
     /// Bytes taken over in this turn.
     taken: usize,
+    /// Something was removed in this turn.
+    removed: bool,
+    /// Nothing is done before that, in monotonic milliseconds.
+    rests_until_ms: u64,
+    now_ms: u64,
 }
 
 impl Budget {
     /// Another turn of the driver begins.
     pub fn begin_turn(&mut self) {
-        (self.given, self.taken) = (false, 0);
+        (self.given, self.taken, self.removed) = (false, 0, false);
+    }
+
+    /// Whether anything was done in this turn.
+    pub fn has_worked(&self) -> bool {
+        self.given || self.removed || self.taken > 0
+    }
+
+    /// Nothing more is done before that, in monotonic milliseconds.
+    pub fn rest(&mut self, until_ms: u64) {
+        self.rests_until_ms = until_ms;
+    }
+
+    /// A step begins.
+    pub fn step(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    fn rests(&self) -> bool {
+        self.now_ms < self.rests_until_ms
     }
 
     /// Adds what the time since the last look brings, at so many bytes a second.
@@ -37,7 +63,7 @@ impl Budget {
 
     /// Whether a chunk may be given. What is larger than what is left is owed, so that it is not held up for ever.
     pub fn may_give(&self) -> bool {
-        !self.given && self.bytes > 0
+        !self.given && self.bytes > 0 && !self.rests()
     }
 
     /// A chunk of so many bytes is given.
@@ -48,12 +74,22 @@ impl Budget {
 
     /// Whether a chunk may be taken over.
     pub fn may_take(&self) -> bool {
-        self.taken < TAKEN_A_TURN
+        self.taken < TAKEN_A_TURN && !self.rests()
     }
 
     /// A chunk of so many bytes is taken over.
     pub fn take(&mut self, bytes: usize) {
         self.taken = self.taken.saturating_add(bytes);
+    }
+
+    /// Whether a slice of what dropped replicas left may be removed.
+    pub fn may_remove(&self) -> bool {
+        !self.removed && !self.rests()
+    }
+
+    /// A slice is removed.
+    pub fn remove(&mut self) {
+        self.removed = true;
     }
 }
 
@@ -124,5 +160,21 @@ mod tests {
         assert!(!budget.may_take());
         budget.begin_turn();
         assert_eq!((budget.may_give(), budget.may_take()), (true, true));
+    }
+
+    #[test]
+    fn nothing_is_done_in_a_rest() {
+        let mut budget = Budget::default();
+        budget.step(1_000);
+        budget.fill(1_000, 64 << 20);
+        assert!(!budget.has_worked());
+        budget.remove();
+        assert!(budget.has_worked());
+        budget.begin_turn();
+        budget.rest(1_007);
+        for (now_ms, may) in [(1_000, false), (1_006, false), (1_007, true)] {
+            budget.step(now_ms);
+            assert_eq!([budget.may_give(), budget.may_take(), budget.may_remove()], [may; 3], "{now_ms}");
+        }
     }
 }

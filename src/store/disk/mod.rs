@@ -58,8 +58,9 @@ use synced::SyncedFile;
 
 /// The name of our keyspace.
 const KEYSPACE: &str = "entail";
-/// A memory table that has grown to this becomes a table. fjall halts writers when four wait for that.
-const MEMTABLE_BYTES: u64 = 32 << 20;
+/// A memory table that has grown to this becomes a table. fjall halts writers when four wait for that. It frees a table's
+/// entries one by one under a lock that every read and batch needs, so a table is kept small.
+const MEMTABLE_BYTES: u64 = 16 << 20;
 /// Blocks of tables kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 /// Journals together; beyond it memory tables are written out early.
