@@ -25,6 +25,8 @@ pub struct Held {
 pub struct Closing {
     /// The version of the row since.
     pub version: Epoch,
+    /// When the first node acted under that map, in milliseconds.
+    pub at_ms: u64,
     /// At how many nodes that map wants the partition.
     pub wanted: u32,
     /// Those that serve in its stead: as far as that map knows, none of their disks is lost.

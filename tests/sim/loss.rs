@@ -17,11 +17,15 @@ use crate::met::Fault;
 use crate::oracle::{Oracle, Past, Version, VersionId};
 use crate::world::World;
 
+/// So long after its loss, in milliseconds, a disk may still be counted on: its silence must be noticed, and a map that
+/// was proposed before may take its time.
+const UNKNOWN_MS: u64 = 20_000;
+
 /// What took a copy of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// The disk of this incarnation was lost, or given up.
-    Lost(Incarnation),
+    /// The disk of this incarnation was lost, or given up, in this millisecond.
+    Lost(Incarnation, u64),
     /// The replica was dropped, as this map says.
     Dropped(Closing),
 }
@@ -30,17 +34,20 @@ impl Version {
     /// How many copies there must be by now, of so many that were counted under this version of the row. Each lost disk
     /// takes one. So does each replica that a later map dropped, down to as many as that map wants: fewer are the
     /// operator's wish. One that was dropped by then was none of those counted. A disk that is lost while the map has it
-    /// serve is lost to the copies that are left, whichever comes first.
+    /// serve is lost to the copies that are left, whichever comes first, as long as nobody can know.
     pub fn due(&self, copies: u32, counted_under: Epoch) -> u32 {
         let (mut due, mut lost) = (copies, Vec::new());
         for taken in &self.taken {
             match taken {
-                Taken::Lost(incarnation) => {
+                Taken::Lost(incarnation, when_ms) => {
                     due = due.saturating_sub(1);
-                    lost.push(incarnation);
+                    lost.push((incarnation, when_ms));
                 }
                 Taken::Dropped(closing) if closing.version > counted_under => {
-                    let unknown = lost.iter().filter(|lost| closing.serving.contains(lost)).count() as u32;
+                    let unknown = |(disk, when_ms): &&(&Incarnation, &u64)| {
+                        closing.serving.contains(disk) && closing.at_ms < *when_ms + UNKNOWN_MS
+                    };
+                    let unknown = lost.iter().filter(unknown).count() as u32;
                     due = if due + unknown > closing.wanted { due.saturating_sub(1) } else { due };
                 }
                 Taken::Dropped(_) => {}
@@ -49,14 +56,22 @@ impl Version {
         due
     }
 
+    fn has_lost(&self, disk: Incarnation) -> bool {
+        self.taken.iter().any(|taken| matches!(taken, Taken::Lost(lost, _) if *lost == disk))
+    }
+
     /// How many lost disks had it.
     pub fn losses(&self) -> usize {
-        self.taken.iter().filter(|taken| matches!(taken, Taken::Lost(_))).count()
+        self.taken.iter().filter(|taken| matches!(taken, Taken::Lost(..))).count()
     }
 
     /// A copy is gone. A disk that was given up while in use is lost once, though it is set aside later.
     fn take(&mut self, taken: Taken) {
-        if matches!(taken, Taken::Dropped(_)) || !self.taken.contains(&taken) {
+        let again = match &taken {
+            Taken::Lost(disk, _) => self.has_lost(*disk),
+            Taken::Dropped(_) => false,
+        };
+        if !again {
             self.taken.push(taken);
         }
     }
@@ -137,7 +152,8 @@ impl World {
                 holds && !self.nodes[*n].dead && !self.nodes[*n].given_up && !self.counts(*n, partition)
             });
             let disks: Vec<_> = left_out.filter_map(|n| self.nodes[n].incarnation).collect();
-            disks.into_iter().for_each(|disk| self.oracle.versions[version].take(Taken::Lost(disk)));
+            let now = self.now;
+            disks.into_iter().for_each(|disk| self.oracle.versions[version].take(Taken::Lost(disk, now)));
             if !self.held_elsewhere(None, version) {
                 self.lose(version, kept::lost(&self.oracle, version, "a partition that begins anew"));
             }
@@ -166,10 +182,10 @@ impl World {
             }
             let v = &mut self.oracle.versions[version];
             // Those that a partition that began anew left out are taken off already.
-            if !v.taken.contains(&Taken::Lost(incarnation)) {
+            if !v.has_lost(incarnation) {
                 v.take(match &only {
                     Some((_, closing)) if !closing.begun => Taken::Dropped(closing.clone()),
-                    _ => Taken::Lost(incarnation),
+                    _ => Taken::Lost(incarnation, self.now),
                 });
             }
             if !self.held_elsewhere(Some(n), version) {
@@ -274,7 +290,7 @@ impl World {
     /// A write got its name: at once lost, where the disk was given up.
     pub fn lose_if_given_up(&mut self, n: usize, version: VersionId) {
         if let Some(incarnation) = self.nodes[n].incarnation.filter(|_| self.nodes[n].given_up) {
-            self.oracle.versions[version].take(Taken::Lost(incarnation));
+            self.oracle.versions[version].take(Taken::Lost(incarnation, self.now));
             self.lose(version, Ok(()));
         }
     }

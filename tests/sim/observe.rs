@@ -111,7 +111,8 @@ impl World {
         let begun = since.any(|row| row.peers.values().any(|peer| peer.begun_empty >= Some(map.epoch)));
         let serving = map.row(partition).peers.values().filter(|peer| peer.serves()).map(|peer| peer.incarnation);
         let serving = serving.filter(|incarnation| map.address_of(*incarnation).is_some()).collect();
-        Closing { version: map.row(partition).version, wanted, serving, begun }
+        let at_ms = self.map_ms.get(&map.epoch).copied().unwrap_or(self.now);
+        Closing { version: map.row(partition).version, at_ms, wanted, serving, begun }
     }
 
     fn is_dropping(&self, n: usize, partition: PartitionId, facts: &[Fact]) -> bool {

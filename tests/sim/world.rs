@@ -61,6 +61,8 @@ pub struct World {
     pub codec: Option<ContextCodec>,
     /// Every map that a node acted under.
     pub maps: BTreeMap<Epoch, Arc<ClusterMap>>,
+    /// When the first node acted under each.
+    pub map_ms: BTreeMap<Epoch, u64>,
     /// Answers to operators.
     pub changed: BTreeMap<RequestId, Result<u64, NotChanged>>,
     /// An operator recovers the store by force: nothing breaks meanwhile.
@@ -113,6 +115,7 @@ impl World {
             quiet: false,
             codec: None,
             maps: BTreeMap::new(),
+            map_ms: BTreeMap::new(),
             recovering: false,
             changes: 0,
             changed: BTreeMap::new(),
@@ -407,6 +410,7 @@ impl World {
         let before = mem::replace(&mut self.nodes[n].epoch, map.epoch);
         self.judge(invariants::epochs::check(n, before, map));
         if !self.maps.contains_key(&map.epoch) {
+            self.map_ms.insert(map.epoch, self.now);
             self.oracle.coverage.most("most maps", map.epoch.0);
             if met::moves(map) && self.random.percent(self.settings.strikes) {
                 let when = self.now + self.random.within(1, 200);
