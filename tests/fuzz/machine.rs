@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use entail::cluster::map::{ClusterMap, PeerState};
 use entail::cluster::reconcile::rules::ReconcileRules;
 use entail::error::StoreError;
 use entail::machine::message::{Effect, Input, Message, Ping, Request, Wanted};
 use entail::machine::rules::Rules;
 use entail::machine::{Config, Machine};
 use entail::store::memory::MemoryStore;
-use entail::types::{Incarnation, NodeAddr, Now};
+use entail::types::{Incarnation, NodeAddr, Now, ShardId};
 use entail::wire::convert::{Reader, message_to_proto};
 use entail::wire::proto;
 use prost::Message as _;
@@ -24,6 +25,9 @@ use crate::samples::{self, context, key, node};
 
 const NODES: u32 = 4;
 const PARTITIONS: u32 = samples::PARTITIONS;
+
+/// The node that is attacked: not the one that proposes maps, so that it is told of them.
+const VICTIM: u32 = NODES;
 
 /// Messages that one node is given.
 const MESSAGES: usize = 32;
@@ -72,16 +76,17 @@ impl Host {
 /// What hostile peers have to work with.
 #[derive(Default)]
 struct Past {
-    /// What the first node was sent: by whom, and what.
+    /// What the victim was sent: by whom, and what.
     sent: Vec<(NodeAddr, Vec<u8>)>,
     pings: Vec<Ping>,
-    /// The first node's disk at some times.
+    maps: Vec<ClusterMap>,
+    /// Its disk at some times.
     disks: Vec<MemoryStore>,
     incarnations: BTreeMap<NodeAddr, Incarnation>,
     now: Now,
 }
 
-/// A store that is born, written to and resharded, with all that its first node heard meanwhile.
+/// A store that is born, written to and resharded, with all that the victim heard meanwhile.
 fn past() -> Past {
     let mut past = Past { now: Now { mono_ms: 1, wall_ms: 1_700_000_000_000 }, ..Past::default() };
     let mut hosts: BTreeMap<NodeAddr, Host> = (1..=NODES)
@@ -99,7 +104,7 @@ fn past() -> Past {
         inbox.extend((1..=NODES).map(|number| (node(number), Input::Tick)));
         inbox.extend(wish(turn));
         while let Some((at, input)) = inbox.pop_front() {
-            if at == node(1) {
+            if at == node(VICTIM) {
                 past.note(&input);
             }
             let effects = hosts.get_mut(&at).expect("a node").step(past.now, input);
@@ -109,11 +114,12 @@ fn past() -> Past {
                 _ => None,
             }));
         }
-        let first = &hosts[&node(1)];
-        let now = first.machine.map().epoch.0;
-        if now != epoch || turn == 799 {
-            epoch = now;
-            past.disks.push(first.store.crash(usize::MAX));
+        let victim = &hosts[&node(VICTIM)];
+        let map = victim.machine.map();
+        if map.epoch.0 != epoch || turn == 799 {
+            epoch = map.epoch.0;
+            past.disks.push(victim.store.crash(usize::MAX));
+            past.maps.push(ClusterMap::clone(map));
         }
     }
     assert!(past.disks.len() > 4 && epoch > 4, "born and resharded: map {epoch}");
@@ -165,12 +171,19 @@ fn hostile(random: &mut Random, past: &Past, partitions: u32, seeds: &[Vec<u8>])
     let from = if stranger { node(1 + random.below(9) as u32) } else { sender };
     let known = past.incarnations.get(&from).copied();
     let incarnation = known.filter(|_| !random.once_in(32)).unwrap_or(Incarnation(u128::from(random.next())));
-    let bytes = match random.below(4) {
+    let mut bytes = match random.below(4) {
         0 => real,
         1 => damaged_fields(random, seeds),
         _ => damaged_fields(random, &[real]),
     };
-    let input = match random.below(40) {
+    let input = match random.below(44) {
+        5..9 => {
+            let message = Message::MapPush(Arc::new(forged(random, &past.maps)));
+            // What the receiving end refuses is tried by `messages`.
+            let sent = message_to_proto(&message).expect("it goes over a stream");
+            bytes = sent.encode_to_vec();
+            Input::Message { from, incarnation, message: Reader { partitions }.message(sent).ok()? }
+        }
         0 => Input::Accepted { peer: from },
         1 => Input::Connected { peer: from, incarnation },
         2 => Input::Disconnected { peer: from, refused: random.once_in(2) },
@@ -192,12 +205,47 @@ fn hostile(random: &mut Random, past: &Past, partitions: u32, seeds: &[Vec<u8>])
     Some((bytes.len(), input))
 }
 
+/// A map that nobody decided; most do not contradict themselves.
+fn forged(random: &mut Random, maps: &[ClusterMap]) -> ClusterMap {
+    let mut map = random.pick(maps).clone();
+    map.epoch.0 = map.epoch.0.saturating_add(if random.once_in(8) { random.number() } else { random.below(9) as u64 });
+    for _ in 0..random.below(3) {
+        let row = random.below(map.rows.len().max(1));
+        match random.below(8) {
+            // As many partitions less, or more, everywhere.
+            0 => {
+                let count = random.below(2 * PARTITIONS as usize);
+                let row = map.rows.first().cloned().unwrap_or_default();
+                map.rows.resize(count, row);
+                let layouts = [Some(&mut map.layout), map.target.as_mut().map(|target| &mut target.layout)];
+                layouts.into_iter().flatten().for_each(|layout| layout.partitions.resize(count, ShardId(1)));
+            }
+            1 => drop(map.rows.get_mut(row).and_then(|row| row.peers.pop_first())),
+            2 => map.rows.iter_mut().skip(row).take(1).for_each(|row| row.next_stay.0 = random.number() as u32),
+            3 => map.rows.iter_mut().skip(row).for_each(|row| row.version = map.epoch),
+            4 => {
+                let states = [PeerState::Joining, PeerState::Serving, PeerState::Leaving];
+                let peers = map.rows.iter_mut().skip(row).flat_map(|row| row.peers.values_mut());
+                peers.for_each(|peer| peer.state = *random.pick(&states));
+            }
+            5 => drop(map.nodes.insert(node(VICTIM), Some(Incarnation(u128::from(random.next()))))),
+            6 => map.voters.truncate(random.below(3)),
+            _ => map.target = None,
+        }
+    }
+    map
+}
+
 /// What the node must go on doing, and what it may be driven to.
 fn looked_at(cases: &mut Cases, effects: &[Effect]) -> bool {
     for effect in effects {
         match effect {
             // A map in which the operator has given this node up: it begins anew.
             Effect::Fatal(StoreError::Forgotten(_)) => cases.count("forgotten"),
+            // Somebody who is believed holds more of the node's own writes than its disk.
+            Effect::Fatal(StoreError::Damaged(why)) if why.contains("restored from a backup") => {
+                cases.count("set back")
+            }
             Effect::Fatal(error) => panic!("a peer ended the node: {error}"),
             Effect::Send { .. } => cases.count("answers"),
             _ => {}
@@ -216,7 +264,7 @@ fn machine() {
     run("machine", 40, &["messages", "answers", "maps"], |cases| {
         let disk = cases.random.pick(&past.disks).crash(usize::MAX);
         let mut now = past.now;
-        let mut host = Host::open(1, disk, now).expect("its own disk");
+        let mut host = Host::open(VICTIM, disk, now).expect("its own disk");
         for (peer, incarnation) in past.incarnations.clone() {
             host.step(now, Input::Connected { peer, incarnation });
         }
@@ -248,7 +296,7 @@ fn machine() {
         // A start on what all this has left.
         let Host { machine, store } = host;
         drop(machine);
-        match Host::open(1, store, now) {
+        match Host::open(VICTIM, store, now) {
             Ok(_) | Err(StoreError::Forgotten(_)) => {}
             Err(error) => panic!("what a peer has said keeps the node from starting: {error}"),
         }

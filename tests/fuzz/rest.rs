@@ -39,6 +39,7 @@ pub const LIMITS: Limits = Limits {
     max_value_bytes: 2_000,
     deadline: Duration::from_secs(1),
     body_timeout: Duration::from_secs(1),
+    body_room: 1 << 20,
 };
 
 /// A node with a map of keys.
@@ -177,7 +178,7 @@ fn pieces(random: &mut Random, body: &[u8]) -> Body {
 }
 
 fn damaged_or_not(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
-    if random.once_in(3) { random.pick(seeds).clone() } else { damaged(random, seeds) }
+    if random.once_in(3) { damaged(random, seeds) } else { random.pick(seeds).clone() }
 }
 
 /// A request, and how long it is; nothing when it is none that HTTP could carry.
@@ -197,7 +198,7 @@ fn request(
         let context = String::from_utf8(damaged_or_not(random, contexts)).ok()?;
         bytes = format!(r#"{{"value":1,"causal-metadata":{}}}"#, serde_json::to_string(&context).ok()?).into_bytes();
     }
-    let mut length = uri.to_string().len() + bytes.len();
+    let mut length = method.as_str().len() + uri.to_string().len() + bytes.len();
     let mut request = HttpRequest::builder().method(method).uri(uri);
     for name in ["x-causal-metadata", "content-type", "content-encoding", "expect"] {
         if random.once_in(6) {

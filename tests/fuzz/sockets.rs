@@ -77,7 +77,7 @@ fn sockets() {
     listener.set_nonblocking(true).expect("it can be");
     let address = listener.local_addr().expect("an address");
     let (_trigger, stop) = stop_pair();
-    let limits = Limits { connections: 8, drain: Duration::from_secs(1) };
+    let limits = Limits { connections: 8, patience: Duration::from_secs(5), drain: Duration::from_secs(1) };
     runtime.spawn(async move {
         let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
         serve(listener, router(Node::new(), LIMITS), stop, limits).await;
