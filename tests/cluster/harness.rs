@@ -197,8 +197,8 @@ impl Cluster {
         if node >= self.first {
             view.push(self.nodes[node].clone());
         }
-        let other = self.programs.get(&node).map(PathBuf::as_path);
-        let child = other
+        let build = self.programs.get(&node).map(PathBuf::as_path);
+        let child = build
             .map_or_else(entail, program)
             .arg("serve")
             .env("SOCKET_ADDRESS", &self.nodes[node])

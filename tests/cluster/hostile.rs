@@ -153,6 +153,15 @@ fn compressed(node: &str) -> Ended {
     end(stream)
 }
 
+/// Ends the good client, also when a bad one is not what it should be.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A client as it should be: what it waited at the longest, on a connection that it keeps and on new ones.
 fn good(node: &str, over_now: &AtomicBool) -> (Duration, u64) {
     let (mut longest, mut number) = (Duration::ZERO, 0);
@@ -160,7 +169,7 @@ fn good(node: &str, over_now: &AtomicBool) -> (Duration, u64) {
     while !over_now.load(Ordering::Relaxed) {
         number += 1;
         if number % 10 == 0 {
-            kept = Client { context: kept.context, ..Client::default() };
+            kept = Client::seen(kept.context);
         }
         let begin = Instant::now();
         let put = kept.put(node, "good", &json!(number)).expect("the node answers");
@@ -192,6 +201,8 @@ fn attack(node: &str, attack: &Attack) -> Vec<Ended> {
     })
 }
 
+/// Whether an attack's connection ended as it should. Who sends on while it is refused, or is slow to send on a busy
+/// machine, may find a closed connection in place of the answer.
 fn right(name: &str, ended: &Ended) -> bool {
     match (name, ended) {
         (_, Ended::Held) => false,
@@ -200,17 +211,22 @@ fn right(name: &str, ended: &Ended) -> bool {
         ("a large body but for its end", ended) => matches!(ended, Ended::Told(408 | 503) | Ended::Closed),
         ("heads without end", ended) => matches!(ended, Ended::Told(431) | Ended::Closed),
         ("chunks that are none", ended) => matches!(ended, Ended::Told(400) | Ended::Closed),
-        ("a compressed body", ended) => *ended == Ended::Told(415),
+        ("a compressed body", ended) => matches!(ended, Ended::Told(415) | Ended::Closed),
         (_, ended) => *ended == Ended::Closed,
     }
 }
 
-/// Ten thousand connections, every other of which was of use once; nothing is read from them until they are closed.
+/// Ten thousand connections, some of which were of use once; nothing is read from them until they are closed.
 fn idle(node: &str) -> usize {
-    let mut held: Vec<TcpStream> = (0..IDLE).map(|_| connect(node).expect("the node accepts")).collect();
-    for stream in held.iter_mut().step_by(100) {
-        assert_eq!(over(stream, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").expect("an answer").status, 200);
-    }
+    let one = |number: usize| {
+        let mut stream = connect(node).expect("the node accepts");
+        if number % 100 == 0 {
+            let answer = over(&mut stream, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").expect("an answer");
+            assert_eq!(answer.status, 200);
+        }
+        stream
+    };
+    let mut held: Vec<TcpStream> = (0..IDLE).map(one).collect();
     let until = Instant::now() + PATIENCE + SLACK;
     held.retain_mut(|stream| {
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -256,6 +272,7 @@ fn bad_clients_all_at_once_disturb_nobody() {
     let (files, before) = (open_files(pid), memory(pid, "VmRSS"));
     let over_now = AtomicBool::new(false);
     let (longest, number) = scope(|threads| {
+        let ends = Ends(&over_now);
         let good = threads.spawn(|| good(node, &over_now));
         let idle = threads.spawn(|| idle(node));
         silent_on_the_grpc_port(threads, node);
@@ -271,7 +288,7 @@ fn bad_clients_all_at_once_disturb_nobody() {
             assert!(wrong.is_empty(), "{}: {wrong:?}", attack.name);
         }
         assert_eq!(idle.join().expect("it does not panic"), 0, "of {IDLE} idle connections so many were held");
-        over_now.store(true, Ordering::Relaxed);
+        drop(ends);
         good.join().expect("the good client is served")
     });
     let peak = memory(pid, "VmHWM");

@@ -99,7 +99,7 @@ fn the_data_directories_of_format_1_open() {
     for node in &cluster.nodes {
         for entry in expected["keys"].as_array().expect("a list") {
             let (name, context) = (entry["key"].as_str().expect("a name"), entry["context"].as_str().expect("a text"));
-            let mut client = Client { context: context.to_owned(), ..Client::default() };
+            let mut client = Client::seen(context.to_owned());
             let answer = client.get(node, name).expect("the node answers");
             let value = if answer.status == 404 { &Value::Null } else { &answer.json["value"] };
             assert_eq!(value, &entry["value"], "{name} at {node}: {answer:?}");
@@ -155,6 +155,8 @@ fn nodes_of_two_builds_serve_side_by_side() {
         cluster.use_program(node, build);
         cluster.restart(node);
         cluster.wait_ready();
+        // Its connections ended with the process.
+        client = Client::seen(client.context);
         let written = 200 + 100 * node as u64;
         write(&cluster, &mut client, written, written + 50);
         check(&cluster, &mut client, 200);
