@@ -262,6 +262,7 @@ fn silent_on_the_grpc_port<'s>(threads: &'s Scope<'s, '_>, node: &str) {
 }
 
 #[test]
+#[ignore = "holds waits against bounds in seconds, with a thousand threads of clients: for a machine with nothing else on it"]
 fn bad_clients_all_at_once_disturb_nobody() {
     raise_file_limit();
     let patience = PATIENCE.as_millis().to_string();
