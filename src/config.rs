@@ -50,6 +50,10 @@ pub struct ServeArgs {
     /// How long a request waits for what it depends on, in milliseconds [default: 10000].
     #[arg(long, env = "DEADLINE_MS", value_name = "MS")]
     pub deadline_ms: Option<String>,
+    /// How long a client may keep a connection waiting, in milliseconds: for the next request's head (and its body, at
+    /// most 10 seconds), and to take an answer [default: 30000].
+    #[arg(long, env = "CLIENT_TIMEOUT_MS", value_name = "MS")]
+    pub client_timeout_ms: Option<String>,
     /// MiB of keys and values that the node copies to others a second, at the most, while keys move [default: 64].
     #[arg(long, env = "FILL_MIB_S", value_name = "MIB")]
     pub fill_mib_s: Option<String>,
@@ -82,6 +86,8 @@ pub struct Settings {
     pub write_copies: u32,
     /// How long a request waits for what it depends on.
     pub deadline: Duration,
+    /// How long a client may keep a connection waiting.
+    pub client_timeout: Duration,
     /// Bytes of keys and values that the node copies to others a second, at the most.
     pub fill_bytes_s: u64,
     /// The longest key, in bytes.
@@ -114,6 +120,11 @@ impl Settings {
             grpc_port_offset: positive("GRPC_PORT_OFFSET", args.grpc_port_offset.as_deref(), 1000)?,
             write_copies: positive("WRITE_COPIES", args.write_copies.as_deref(), 2)?,
             deadline: Duration::from_millis(positive("DEADLINE_MS", args.deadline_ms.as_deref(), 10_000)?),
+            client_timeout: Duration::from_millis(positive(
+                "CLIENT_TIMEOUT_MS",
+                args.client_timeout_ms.as_deref(),
+                30_000,
+            )?),
             fill_bytes_s: u64::from(positive::<u32>("FILL_MIB_S", args.fill_mib_s.as_deref(), 64)?) << 20,
             max_key_bytes: limit("MAX_KEY_BYTES", args.max_key_bytes.as_deref(), 1024, MOST_KEY_BYTES)?,
             max_value_bytes: limit("MAX_VALUE_BYTES", args.max_value_bytes.as_deref(), 1 << 20, MOST_VALUE_BYTES)?,
@@ -230,7 +241,7 @@ mod tests {
         assert_eq!(s.view.len(), 2);
         assert_eq!((s.shard_count, s.partitions, s.write_copies), (None, 256, 2));
         assert_eq!((s.max_key_bytes, s.max_value_bytes, s.deadline.as_millis()), (1024, 1_048_576, 10_000));
-        assert_eq!(s.fill_bytes_s, 64 << 20);
+        assert_eq!((s.fill_bytes_s, s.client_timeout.as_millis()), (64 << 20, 30_000));
         assert_eq!(s.data_dir, PathBuf::from("data/10.10.0.2:8085"));
         assert_eq!((s.rest_socket().to_string(), s.grpc_socket().to_string()), bind("0.0.0.0:8085", "0.0.0.0:9085"));
     }

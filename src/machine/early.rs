@@ -12,16 +12,23 @@ use std::collections::VecDeque;
 use super::message::{Message, PartitionReport, PartitionWord};
 use super::rules::Rule;
 use super::{Io, Machine};
+use crate::cluster::paxos::PaxosMessage;
 use crate::error::StoreError;
 use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId};
 
 /// Messages that are kept.
 const MOST_EARLY: usize = 2_048;
 
+/// What they may say together, in entries of vectors and rows: some megabytes, and many times what all peers of all
+/// partitions say in a rotation.
+const MOST_ENTRIES: usize = 1 << 17;
+
 /// Messages with who sent them, and as whom, in the order they came.
 #[derive(Debug, Default)]
 pub(super) struct Early {
     messages: VecDeque<(NodeAddr, Incarnation, Message)>,
+    /// How many entries they have.
+    entries: usize,
     /// The map under which they were heard last.
     heard: Epoch,
 }
@@ -31,6 +38,30 @@ impl Early {
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    /// Keeps one more; the oldest make room. One that is larger than all may be is not kept.
+    fn keep(&mut self, from: NodeAddr, incarnation: Incarnation, message: Message) {
+        let entries = entries(&message);
+        while self.messages.len() >= MOST_EARLY || self.entries + entries > MOST_ENTRIES {
+            let Some((.., oldest)) = self.messages.pop_front() else { return };
+            self.entries -= self::entries(&oldest);
+        }
+        self.entries += entries;
+        self.messages.push_back((from, incarnation, message));
+    }
+}
+
+/// What a message that may be kept says, in entries of vectors and rows.
+fn entries(message: &Message) -> usize {
+    1 + match message {
+        Message::Report(reports) => reports.iter().map(|report| 1 + report.durable.len()).sum(),
+        Message::Words(words) => words.iter().map(|word| 1 + word.first.len() + word.durable.len()).sum(),
+        Message::FillRequest { vector, .. } => vector.len(),
+        Message::Paxos(PaxosMessage::Promise { accepted: Some((_, next)), .. } | PaxosMessage::Accept { next, .. }) => {
+            next.changed.rows.iter().map(|row| 1 + row.peers.len() + row.skipped.len()).sum()
+        }
+        _ => 0,
     }
 }
 
@@ -91,10 +122,7 @@ impl Machine {
     /// Keeps a message, and asks for the map.
     pub(super) fn keep_early(&mut self, from: &NodeAddr, incarnation: Incarnation, message: Message, io: &mut Io<'_>) {
         self.pull_map(from, io);
-        if self.early.messages.len() == MOST_EARLY {
-            self.early.messages.pop_front();
-        }
-        self.early.messages.push_back((from.clone(), incarnation, message));
+        self.early.keep(from.clone(), incarnation, message);
     }
 
     /// Hears what came before the map that is in force now; what is of a newer one still is kept again.
@@ -102,6 +130,7 @@ impl Machine {
         if std::mem::replace(&mut self.early.heard, self.map.epoch) == self.map.epoch {
             return Ok(());
         }
+        self.early.entries = 0;
         for (from, incarnation, message) in std::mem::take(&mut self.early.messages) {
             self.on_message(&from, incarnation, message, io)?;
         }

@@ -159,8 +159,11 @@ pub fn encode<T: Serialize>(record: &T) -> Bytes {
 /// # Errors
 /// [`StoreError::Damaged`] when the bytes are not a record of a known format.
 pub fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
-    let body = body(what, bytes)?;
-    postcard::from_bytes(body).map_err(|_| damaged(what, bytes))
+    match postcard::take_from_bytes(body(what, bytes)?) {
+        Ok((record, [])) => Ok(record),
+        // What goes on behind its end is another record than this.
+        Ok(_) | Err(_) => Err(damaged(what, bytes)),
+    }
 }
 
 /// The bytes of an item: its header, then the value as it is.
@@ -186,7 +189,11 @@ pub fn decode_item(bytes: &Bytes) -> Result<Item, StoreError> {
     let body = body("an item", bytes)?;
     let (header, value): (ItemHeader, &[u8]) =
         postcard::take_from_bytes(body).map_err(|_| damaged("an item", bytes))?;
-    let value = if header.tombstone { None } else { Some(bytes.slice_ref(value)) };
+    let value = match (header.tombstone, value) {
+        (true, []) => None,
+        (true, _) => return Err(damaged("a tombstone", bytes)),
+        (false, value) => Some(bytes.slice_ref(value)),
+    };
     Ok(Item { value, dot: header.dot, timestamp: header.timestamp, carried: header.carried })
 }
 
@@ -213,4 +220,34 @@ fn damaged(what: &str, bytes: &[u8]) -> StoreError {
         "{what} of {} bytes does not decode; restore the directory, or remove it and let the node refill",
         bytes.len()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_more_or_less_than_a_record_or_of_a_newer_build_is_none() {
+        let identity = Identity { incarnation: Incarnation(7), address: "node1:80".parse().unwrap() };
+        let bytes = encode(&identity);
+        assert_eq!(decode("identity", &bytes), Ok(identity));
+        let tombstone = Item {
+            value: None,
+            dot: Dot { stay: StayId(1), seq: 2 },
+            timestamp: Timestamp(3),
+            carried: Context::empty(),
+        };
+        let item = encode_item(&tombstone);
+        assert_eq!(decode_item(&item), Ok(tombstone));
+        let refused = |bytes: &[u8]| decode::<Identity>("identity", bytes).unwrap_err().to_string();
+        let refused_item = |bytes: &[u8]| decode_item(&Bytes::copy_from_slice(bytes)).unwrap_err().to_string();
+        assert!(refused(&[&bytes[..], &[0]].concat()).contains("does not decode"));
+        assert!(refused(&bytes[..bytes.len() - 1]).contains("does not decode"));
+        assert!(refused(&[]).contains("does not decode"));
+        assert!(refused_item(&[&item[..], b"1"].concat()).contains("does not decode"));
+        let newer = |bytes: &[u8]| [&[FORMAT + 1], &bytes[1..]].concat();
+        for text in [refused(&newer(&bytes)), refused_item(&newer(&item))] {
+            assert!(text.contains("has format 2, this build knows up to 1; start the newer build again"), "{text}");
+        }
+    }
 }

@@ -33,6 +33,12 @@ impl Machine {
         if !self.may_go_on_to(&map, io) {
             return;
         }
+        if self.map.is_born() && (map.partitions() != self.map.partitions() || map.secret != self.map.secret) {
+            // Fixed at birth, for ever: whoever made it, it is no map of this store.
+            return io
+                .effects
+                .push(Effect::Warn(format!("a map {} with other partitions or secret was refused", map.epoch)));
+        }
         // Who is not born takes map 1 of its own settings, or the map of a running store that it belongs to.
         if !self.map.is_born() && map.epoch == Epoch(1) && layout::follows_birth(&self.zero, &map).is_err() {
             let known = map.nodes.contains_key(&self.config.address);

@@ -2,7 +2,9 @@
 //!
 //! axum's own server sets no header-read timeout and waits for ever for silent clients at a graceful shutdown, so
 //! connections are served here, on hyper. What a connection may cost:
-//! - a head must be complete `HEAD_TIMEOUT` after the connection began to wait for it, which also ends idle ones;
+//! - a head must be complete [`Limits::patience`] after the connection began to wait for it, which also ends idle ones,
+//!   and has `MOST_HEAD_BYTES`;
+//! - what is written to it must get on within the same time;
 //! - at [`Limits::connections`] the next ones wait in the kernel's queue until one ends;
 //! - at the stop, a connection without a request gets `FLUSH_GRACE` to take what was written to it, one with a
 //!   request is told that it is the last, and all that is left after [`Limits::drain`] is dropped.
@@ -25,11 +27,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::patient::Patient;
 use super::refused::Spoken;
 use super::stop::Stop;
 
-/// How long a request's head may take to arrive; an idle connection is ended after it, too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is kept of what a connection has sent and nobody has read: room for the longest path and the longest context
+/// in a header. Many connections that send half a head hold this much each.
+const MOST_HEAD_BYTES: usize = 160 << 10;
 
 /// How long a connection without a request may take, at the stop, to be done with its last response.
 const FLUSH_GRACE: Duration = Duration::from_millis(250);
@@ -42,6 +46,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// How many at once.
     pub connections: usize,
+    /// How long a client may take over a request's head, over the next request, and to take a piece of an answer.
+    pub patience: Duration,
     /// How long their last requests may take at the stop.
     pub drain: Duration,
 }
@@ -57,6 +63,7 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: Stop, limits
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = accept(&listener, &permits) => match accepted {
                 Ok((stream, permit)) => {
+                    let stream = Patient::new(stream, limits.patience);
                     connections.spawn(connection(stream, permit, router.clone(), stop.clone()));
                 }
                 Err(error) if is_about_one_connection(&error) => {}
@@ -86,9 +93,10 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Router, mut stop: Stop) {
+async fn connection(stream: Patient<TcpStream>, permit: OwnedSemaphorePermit, router: Router, mut stop: Stop) {
     // Fails only on a socket that is already dead, which the first read will tell.
-    let _ = stream.set_nodelay(true);
+    let _ = stream.get_ref().set_nodelay(true);
+    let patience = stream.patience();
     let busy = Arc::new(AtomicBool::new(false));
     let service = {
         let busy = Arc::clone(&busy);
@@ -105,7 +113,8 @@ async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Rou
     let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
+            .header_read_timeout(patience)
+            .max_buf_size(MOST_HEAD_BYTES)
             .serve_connection(TokioIo::new(Spoken::new(stream)), service)
     );
     // Errors from here on are a client that went away or spoke no HTTP; what can be answered is.
@@ -135,12 +144,19 @@ mod tests {
     use super::super::stop::{StopTrigger, stop_pair};
     use super::*;
 
-    const LIMITS: Limits = Limits { connections: 4, drain: Duration::from_secs(2) };
+    const LIMITS: Limits = Limits { connections: 4, patience: Duration::from_secs(30), drain: Duration::from_secs(2) };
 
-    /// `/` answers at once, `/slow` after half a second, `/never` never.
+    /// `/` answers at once, `/slow` after half a second, `/never` never, `/long` with more than any socket takes.
     async fn started() -> (SocketAddr, StopTrigger, JoinHandle<()>) {
-        let router =
-            Router::new().route("/", get(|| async { "here" })).route("/never", get(std::future::pending::<()>)).route(
+        started_with(LIMITS).await
+    }
+
+    async fn started_with(limits: Limits) -> (SocketAddr, StopTrigger, JoinHandle<()>) {
+        let router = Router::new()
+            .route("/", get(|| async { "here" }))
+            .route("/never", get(std::future::pending::<()>))
+            .route("/long", get(|| async { vec![b'x'; 64 << 20] }))
+            .route(
                 "/slow",
                 get(|| async {
                     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -150,7 +166,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (trigger, stop) = stop_pair();
-        (address, trigger, tokio::spawn(serve(listener, router, stop, LIMITS)))
+        (address, trigger, tokio::spawn(serve(listener, router, stop, limits)))
     }
 
     async fn asked(address: SocketAddr, path: &str) -> TcpStream {
@@ -228,6 +244,33 @@ mod tests {
         trigger.stop();
         served.await.unwrap();
         assert!(at.elapsed() >= LIMITS.drain && at.elapsed() < LIMITS.drain * 2, "took {:?}", at.elapsed());
+    }
+
+    #[tokio::test]
+    async fn who_keeps_the_server_waiting_is_let_go() {
+        let patience = Duration::from_secs(2);
+        let (address, _trigger, _served) = started_with(Limits { patience, ..LIMITS }).await;
+        let ended = |mut stream: TcpStream| async move {
+            let mut rest = Vec::new();
+            // What was not read on either side makes a reset of the end.
+            let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await.expect("an end");
+            rest.len()
+        };
+        let idle = TcpStream::connect(address).await.unwrap();
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\nhos").await.unwrap();
+        let unread = asked(address, "/long").await;
+        // As long as it is read, however slowly, an answer goes on.
+        let mut slow = asked(address, "/long").await;
+        let mut taken = 0;
+        for _ in 0..20 {
+            tokio::time::sleep(patience / 10).await;
+            let mut some = vec![0; 1 << 20];
+            taken += slow.read(&mut some).await.unwrap();
+        }
+        assert!(ended(unread).await < 32 << 20, "all of it was sent to nobody");
+        assert_eq!((ended(idle).await, ended(half).await), (0, 0));
+        assert!(taken + ended(slow).await > 64 << 20);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 //! settings are no good, so starting again without changing them is no use.
 
 pub mod http;
+mod patient;
 mod refused;
 pub mod stop;
 
@@ -36,6 +37,9 @@ use stop::{Stop, StopTrigger, on_parent_gone, on_signals, stop_pair};
 /// How long requests may go on after the wish to stop.
 const DRAIN: Duration = Duration::from_secs(3);
 
+/// How long a request's body may take to arrive, where a client is given more time for the rest.
+const MOST_BODY_TIME: Duration = Duration::from_secs(10);
+
 /// How long tasks that are blocked in the system may hold up the exit.
 const LAST_TASKS: Duration = Duration::from_secs(1);
 
@@ -48,7 +52,7 @@ const MAX_WAITING: usize = 16_384;
 /// Bytes of operations from other nodes that wait for what they depend on.
 const MAX_UNAPPLIED_BYTES: usize = 64 << 20;
 
-/// File descriptors kept for the store, the peers and the gRPC port.
+/// File descriptors kept for the store, the peers and the connections to the gRPC port, of which there are 256 at most.
 const RESERVED_FILES: usize = 512;
 
 /// Why a node could not start or go on.
@@ -98,7 +102,7 @@ pub fn run(args: &ServeArgs, watch_parent: bool) -> ExitCode {
 fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
     let settings = Settings::parse(args)?;
     check_settings(&settings.address, &settings.view, settings.shard_count, settings.partitions)?;
-    let limits = Limits { connections: connection_limit(), drain: DRAIN };
+    let limits = Limits { connections: connection_limit(), patience: settings.client_timeout, drain: DRAIN };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let (trigger, stop) = stop_pair();
@@ -134,6 +138,7 @@ async fn serve(settings: &Settings, limits: Limits, stop: Stop) -> Result<(), Se
         max_key_bytes: settings.max_key_bytes,
         max_value_bytes: settings.max_value_bytes,
         deadline: settings.deadline,
+        body_timeout: settings.client_timeout.min(MOST_BODY_TIME),
         ..rest::Limits::default()
     };
     tracing::info!(address = %settings.address, incarnation = %node.local().incarnation, "serving");

@@ -10,8 +10,11 @@ use super::proto;
 use crate::cluster::line::{Relation, Standing};
 use crate::types::{BranchId, ClusterId, Epoch, Incarnation, NodeAddr};
 
-/// The version of the protocol between nodes.
+/// The newest version of the protocol between nodes that this build speaks.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// The oldest one that it still speaks, with builds that know no newer one.
+pub const OLDEST_FORMAT_VERSION: u32 = 1;
 
 /// The metadata entry that names the reason of a refusal for programs; the status message is for people.
 const REFUSAL_ENTRY: &str = "entail-refusal";
@@ -46,6 +49,8 @@ pub struct Remote {
     pub incarnation: Incarnation,
     /// The hash of its map 0.
     pub settings_hash: u64,
+    /// The version of the protocol to speak with it: the newest that both know.
+    pub format_version: u32,
 }
 
 /// Why a node does not speak with another. Nothing of what it sent was used.
@@ -82,17 +87,47 @@ pub enum Refusal {
     /// The other claims the refuser's own address.
     #[error("this node is {0} itself; two processes use one address")]
     SameAddress(NodeAddr),
-    /// The other speaks another version of the protocol.
-    #[error("this node speaks format version {ours}, not {theirs}; run one version of entail on all nodes")]
+    /// The two know no version of the protocol in common.
+    #[error(
+        "this node speaks the protocol's versions {} to {}, not {} to {}; run a version of entail on the older node that \
+         speaks one of the newer node's",
+        .ours.oldest, .ours.newest, .theirs.oldest, .theirs.newest
+    )]
     OtherFormat {
-        /// The refuser's version.
-        ours: u32,
-        /// The other's version.
-        theirs: u32,
+        /// The refuser's versions.
+        ours: Versions,
+        /// The other's versions.
+        theirs: Versions,
     },
     /// The Hello does not parse.
     #[error("malformed hello: {0}")]
     Malformed(#[from] WireError),
+}
+
+/// The versions of the protocol that a build speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// The oldest.
+    pub oldest: u32,
+    /// The newest.
+    pub newest: u32,
+}
+
+impl Versions {
+    /// Those of this build.
+    pub const OURS: Self = Self { oldest: OLDEST_FORMAT_VERSION, newest: FORMAT_VERSION };
+
+    /// Those that a Hello tells of; who tells no oldest one speaks one version alone.
+    fn of(hello: &proto::Hello) -> Self {
+        let oldest = if hello.oldest_format_version == 0 { hello.format_version } else { hello.oldest_format_version };
+        Self { oldest, newest: hello.format_version }
+    }
+
+    /// The newest that both speak.
+    pub fn common(self, other: Self) -> Option<u32> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
 }
 
 impl Refusal {
@@ -171,6 +206,7 @@ impl Local {
             incarnation: id_to_proto(self.incarnation.0),
             cluster_id: id_to_proto(cluster_id.0),
             format_version: FORMAT_VERSION,
+            oldest_format_version: OLDEST_FORMAT_VERSION,
             settings_hash: self.settings_hash,
             line: line_to_proto(&standing.line),
             epoch: standing.epoch.0,
@@ -183,9 +219,8 @@ impl Local {
     /// The reason to refuse.
     pub fn accept(&self, hello: &proto::Hello) -> Result<Remote, Refusal> {
         // First of all, as another version may mean something else by the rest.
-        if hello.format_version != FORMAT_VERSION {
-            return Err(Refusal::OtherFormat { ours: FORMAT_VERSION, theirs: hello.format_version });
-        }
+        let (ours, theirs) = (Versions::OURS, Versions::of(hello));
+        let format_version = ours.common(theirs).ok_or(Refusal::OtherFormat { ours, theirs })?;
         let wanted = address("hello.to", &hello.to)?;
         if wanted != self.address {
             return Err(Refusal::OtherAddress { ours: self.address.clone(), wanted });
@@ -196,7 +231,7 @@ impl Local {
         }
         self.accept_maps(&hello.cluster_id, &hello.line, hello.epoch)?;
         let incarnation = incarnation("hello.incarnation", &hello.incarnation)?;
-        Ok(Remote { address: sender, incarnation, settings_hash: hello.settings_hash })
+        Ok(Remote { address: sender, incarnation, settings_hash: hello.settings_hash, format_version })
     }
 
     /// As [`Local::accept`], for the answer of the node that was dialled.
@@ -270,10 +305,35 @@ mod tests {
         let astray = node2.hello(&"node3:80".parse().unwrap());
         assert!(matches!(node1.accept(&astray), Err(Refusal::OtherAddress { .. })));
         assert!(matches!(node1.accept(&node1.hello(&node1.address)), Err(Refusal::SameAddress(_))));
-        let future = proto::Hello { format_version: 2, to: "?".into(), ..hello.clone() };
-        assert!(matches!(node1.accept(&future), Err(Refusal::OtherFormat { theirs: 2, .. })));
+        let future = proto::Hello { format_version: 3, oldest_format_version: 2, to: "?".into(), ..hello.clone() };
+        assert!(matches!(node1.accept(&future), Err(Refusal::OtherFormat { theirs: Versions { newest: 3, .. }, .. })));
         let cut = proto::Hello { incarnation: bytes::Bytes::from_static(b"short"), ..hello };
         assert_eq!(Status::from(node1.accept(&cut).unwrap_err()).code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn builds_speak_the_newest_version_that_both_know() {
+        let versions = |oldest, newest| Versions { oldest, newest };
+        assert_eq!(versions(1, 3).common(versions(2, 5)), Some(3));
+        assert_eq!(versions(2, 5).common(versions(1, 3)), Some(3));
+        assert_eq!(versions(1, 2).common(versions(3, 4)), None);
+        // Backwards is no range.
+        assert_eq!(versions(1, 4).common(versions(4, 2)), None);
+
+        let (node1, node2) = (local("node1:80", 5), local("node2:80", 5));
+        let hello = |oldest_format_version, format_version| proto::Hello {
+            oldest_format_version,
+            format_version,
+            ..node2.hello(&node1.address)
+        };
+        // A later build that still speaks this one's, and the first one, which told no oldest version.
+        for hello in [hello(1, 7), hello(0, 1)] {
+            assert_eq!(node1.accept(&hello).unwrap().format_version, 1);
+        }
+        for hello in [hello(0, 2), hello(2, 7), hello(0, 0)] {
+            let refused = Status::from(node1.accept(&hello).unwrap_err());
+            assert_eq!(Refusal::reason_of(&refused), Some("other-format"), "{refused}");
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-pub use identity::{FORMAT_VERSION, Local, Refusal, Remote};
+pub use identity::{FORMAT_VERSION, Local, OLDEST_FORMAT_VERSION, Refusal, Remote, Versions};
 pub use peers::Peers;
 
 /// The greatest frame that is sent or taken. Batches are far smaller; this holds the largest value that may be allowed

@@ -44,6 +44,11 @@ impl Client {
         Self::default()
     }
 
+    /// A session that has seen this much, without a connection yet.
+    pub fn seen(context: String) -> Self {
+        Self { context, ..Self::default() }
+    }
+
     /// Writes a key; takes over the context of the answer.
     pub fn put(&mut self, node: &str, key: &str, value: &Value) -> io::Result<Answer> {
         let body = json!({ "value": value, "causal-metadata": self.context });

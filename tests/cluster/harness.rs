@@ -1,8 +1,9 @@
 //! Starts, kills and restarts the nodes of one cluster.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +27,11 @@ static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 
 /// A command of the built program with nothing of this environment but what it needs to run.
 pub fn entail() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_entail"));
+    program(Path::new(env!("CARGO_BIN_EXE_entail")))
+}
+
+fn program(path: &Path) -> Command {
+    let mut command = Command::new(path);
     command.env_clear().stdin(Stdio::null());
     command
 }
@@ -79,6 +84,8 @@ pub struct Cluster {
     shards: u32,
     extra: Vec<(&'static str, String)>,
     processes: Vec<Option<Child>>,
+    /// Nodes that run another build.
+    programs: BTreeMap<usize, PathBuf>,
     directory: tempfile::TempDir,
     _machine: Option<MutexGuard<'static, ()>>,
 }
@@ -123,7 +130,17 @@ impl Cluster {
         extra: &[(&'static str, &str)],
         machine: Option<MutexGuard<'static, ()>>,
     ) -> Self {
-        let network = network();
+        Self::prepare_at(network(), nodes, shards, extra, machine)
+    }
+
+    /// The same on a network of one's own choice, as `127.x.y.`
+    pub fn prepare_at(
+        network: String,
+        nodes: usize,
+        shards: u32,
+        extra: &[(&'static str, &str)],
+        machine: Option<MutexGuard<'static, ()>>,
+    ) -> Self {
         Self {
             nodes: (1..=nodes).map(|host| format!("{network}{host}:8085")).collect(),
             network,
@@ -131,9 +148,23 @@ impl Cluster {
             shards,
             extra: extra.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
             processes: (0..nodes).map(|_| None).collect(),
+            programs: BTreeMap::new(),
             directory: tempfile::tempdir().expect("a temporary directory"),
             _machine: machine,
         }
+    }
+
+    /// From its next start on a node runs another build of the program, or (without one) this one again.
+    pub fn use_program(&mut self, node: usize, other: Option<PathBuf>) {
+        match other {
+            Some(other) => self.programs.insert(node, other),
+            None => self.programs.remove(&node),
+        };
+    }
+
+    /// The process of a node that runs.
+    pub fn pid(&self, node: usize) -> u32 {
+        self.processes[node].as_ref().expect("the node runs").id()
     }
 
     fn start_all(&mut self) {
@@ -166,7 +197,9 @@ impl Cluster {
         if node >= self.first {
             view.push(self.nodes[node].clone());
         }
-        let child = entail()
+        let build = self.programs.get(&node).map(PathBuf::as_path);
+        let child = build
+            .map_or_else(entail, program)
             .arg("serve")
             .env("SOCKET_ADDRESS", &self.nodes[node])
             .env("VIEW", view.join(","))

@@ -216,3 +216,100 @@ async fn a_new_stream_silences_the_old_one_of_the_same_node() {
     new.send(frame(1, 5, vec![map_pull()])).await.unwrap();
     assert!(matches!(node1.next().await, Input::Message { message: Message::MapPull { .. }, .. }));
 }
+
+#[tokio::test]
+async fn a_frame_that_comes_again_ends_the_stream_and_is_not_heard_twice() {
+    let mut node1 = End::serving(5, 10).await;
+    let (frames, mut acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
+    frames.send(frame(1, 5, vec![map_pull()])).await.unwrap();
+    assert!(matches!(node1.next().await, Input::Message { message: Message::MapPull { .. }, .. }));
+    frames.send(frame(1, 5, vec![map_pull()])).await.unwrap();
+    assert_eq!(end(&mut acks).await.code(), Code::InvalidArgument);
+    assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
+}
+
+#[tokio::test]
+async fn a_frame_of_another_store_ends_the_stream() {
+    let mut node1 = End::serving(5, 10).await;
+    let (frames, mut acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
+    frames.send(frame(1, 6, vec![map_pull()])).await.unwrap();
+    let status = end(&mut acks).await;
+    assert_eq!((status.code(), Refusal::reason_of(&status)), (Code::FailedPrecondition, Some("other-cluster")));
+    assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
+}
+
+#[tokio::test]
+async fn forged_vectors_and_dots_end_the_stream() {
+    let entries = |list: &[(u32, u64)]| {
+        let entries = list.iter().map(|&(stay, seq)| proto::StaySeq { stay, seq }).collect();
+        Some(proto::VersionVector { entries })
+    };
+    let report = |durable| {
+        let partition = proto::report::Partition { durable, ..Default::default() };
+        proto::message::Kind::Report(proto::Report { partitions: vec![partition] })
+    };
+    let op = |seq, carried| {
+        let item = Some(proto::Item { seq, carried, ..Default::default() });
+        let op = proto::Op { key: "k".to_owned(), item, deps: None };
+        proto::message::Kind::Operations(proto::Operations { operations: vec![op], ..Default::default() })
+    };
+    let carried = |list: &[(u32, u64)]| {
+        let entry = |&(stay, seq)| proto::ContextEntry { partition: 0, stay, seq };
+        Some(proto::Context { epoch: 1, entries: list.iter().map(entry).collect() })
+    };
+    let forged = [
+        report(entries(&[(2, 1), (1, 1)])),
+        report(entries(&[(1, 1), (1, 2)])),
+        report(entries(&[(1, 0)])),
+        op(0, None),
+        op(1, carried(&[(2, 1), (1, 1)])),
+        op(1, carried(&[(1, 0)])),
+    ];
+    for kind in forged {
+        let mut node1 = End::serving(5, 10).await;
+        let (frames, mut acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
+        frames.send(frame(1, 5, vec![proto::Message { kind: Some(kind) }, map_pull()])).await.unwrap();
+        assert_eq!(end(&mut acks).await.code(), Code::InvalidArgument);
+        assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
+    }
+}
+
+#[tokio::test]
+async fn streams_that_never_end_leave_room_for_others() {
+    let mut node1 = End::serving(5, 1).await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(open(&node1, local(5).hello(&node1.address())).await.unwrap());
+    }
+    // All but the last are silenced at their next word; who is silent meanwhile costs no task and no queue.
+    let (last, _) = held.last().unwrap();
+    last.send(frame(1, 5, vec![map_pull()])).await.unwrap();
+    assert!(matches!(node1.next().await, Input::Message { message: Message::MapPull { .. }, .. }));
+    for (frames, acks) in &mut held[..99] {
+        frames.send(frame(1, 5, vec![map_pull()])).await.unwrap();
+        assert_eq!(end(acks).await.code(), Code::Aborted);
+    }
+    // Empty frames without end: each is taken and acknowledged, nothing is kept.
+    let (frames, acks) = held.last_mut().unwrap();
+    for number in 2..2_000 {
+        frames.send(frame(number, 5, Vec::new())).await.unwrap();
+        within(acks.message()).await.unwrap().unwrap();
+    }
+    let mut other = End::new(5, 10);
+    let _peers = other.peers([node1.address()]);
+    other.connected(&node1.address()).await;
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_leave_room_for_nodes() {
+    let node1 = End::serving(5, 10).await;
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(tokio::net::TcpStream::connect(node1.address().as_str()).await.unwrap());
+    }
+    // More than there is room for: the first are let go after five seconds, and so are the next.
+    let mut other = End::new(5, 10);
+    let _peers = other.peers([node1.address()]);
+    other.connected(&node1.address()).await;
+    assert_eq!(silent.len(), 400, "held until here");
+}

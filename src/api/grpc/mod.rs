@@ -4,6 +4,7 @@
 //! The services convert, hand over to the node and convert back; what they need of it is [`Node`].
 
 mod exchange;
+mod incoming;
 mod inspect;
 mod ping;
 
@@ -16,7 +17,6 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::Status;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::cluster::map::ClusterMap;
 use crate::machine::message::{Input, Ping};
@@ -27,6 +27,7 @@ use crate::wire::proto::inspect_server::InspectServer;
 use crate::wire::proto::replica_server::ReplicaServer;
 use crate::wire::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Local, MAX_FRAME_BYTES, Refusal, proto, stopped};
 use exchange::Exchange;
+use incoming::{MOST_CONNECTIONS, incoming};
 use inspect::Inspection;
 use ping::PingAnswer;
 
@@ -109,8 +110,7 @@ pub async fn serve(
     health.set_serving::<ClusterServer<PingAnswer<Handle>>>().await;
     health.set_serving::<InspectServer<Inspection<Handle>>>().await;
 
-    // `serve_with_incoming` ignores the builder's `tcp_nodelay`: it is set on each accepted socket.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming(listener, MOST_CONNECTIONS);
     let (mut stopping, mut draining) = (stop.clone(), stop);
     let served = Server::builder()
         .timeout(CALL_TIMEOUT)

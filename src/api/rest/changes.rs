@@ -40,8 +40,8 @@ impl Members {
     /// As [`read`]; and 400 when it is not a JSON object.
     pub(super) async fn of<B>(rest: &Rest<B>, request: HttpRequest) -> Result<Self, Fault> {
         let (head, body) = request.into_parts();
-        let body = read(&head.headers, body, BESIDE_VALUE_BYTES, rest.limits.body_timeout).await?;
-        Self::parse(&body)
+        let body = read(&head.headers, body, rest.bound(BESIDE_VALUE_BYTES)).await?;
+        Self::parse(&body.bytes)
     }
 
     fn parse(body: &Bytes) -> Result<Self, Fault> {

@@ -54,15 +54,15 @@ async fn serve<B: Backend>(rest: &Rest<B>, verb: Verb, request: HttpRequest) -> 
     let limits = &rest.limits;
     // The body first, whatever the key: a connection with an unread body can't be used again.
     let bound = limits.max_value_bytes.saturating_add(BESIDE_VALUE_BYTES);
-    let body = read(&head.headers, body, bound, limits.body_timeout).await.map_err(|fault| match (verb, fault) {
+    let body = read(&head.headers, body, rest.bound(bound)).await.map_err(|fault| match (verb, fault) {
         // Only a value makes a body that long.
         (Verb::Put, BodyFault::TooLarge) => value_too_large(),
         (_, fault) => fault.into(),
     })?;
     let key = key(head.uri.path().strip_prefix(PREFIX).unwrap_or_default())?;
-    let fields = Fields::parse(&body)?;
+    let fields = Fields::parse(&body.bytes)?;
     let value = match verb {
-        Verb::Put => Some(checked_value(rest, &key, &fields, &body)?),
+        Verb::Put => Some(checked_value(rest, &key, &fields, &body.bytes)?),
         Verb::Get | Verb::Delete => None,
     };
     ask(rest, verb, key, value, &fields, &head.headers).await

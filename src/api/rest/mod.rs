@@ -4,13 +4,13 @@
 //! came in, asks the [`Backend`], and converts what comes back; it decides nothing about data. Around them:
 //!
 //! - `changes` is for all that ask for a change of nodes or shards: their bodies, and the table of refusals;
-//! - `body` reads a request's body within a bound of bytes and a bound of time;
+//! - `body` reads a request's body within a bound of bytes and a bound of time, all of them within one room;
 //! - `input` turns path, body and headers into a key, a value and a context, or says what is wrong with them;
 //! - `answer` writes the JSON, and turns errors and panics into it: whatever comes in here, what goes out is JSON,
 //!   and with every error it has `error` and `message`.
 //!
-//! When several things are wrong with a key request, it is told the first of: the body is too large, too slow or
-//! broken; the key; the body's JSON; the type of `causal-metadata`; the value is missing; the value is too large; the
+//! When several things are wrong with a key request, it is told the first of: the body is compressed, too large, too
+//! slow or broken, or finds no room; the key; the body's JSON; the type of `causal-metadata`; the value is missing; the value is too large; the
 //! store is not born; the causal metadata is malformed.
 //!
 //! Deliberately absent: what HTTP itself refuses (request lines, headers, slow heads) is answered by the server below,
@@ -41,6 +41,7 @@ use axum::response::Response;
 
 use answer::Fault;
 pub use backend::Backend;
+use body::{Bound, Room};
 
 /// What a request may ask of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +54,15 @@ pub struct Limits {
     pub deadline: Duration,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// What the bodies of all requests under way may take together, in bytes.
+    pub body_room: usize,
 }
 
 impl Default for Limits {
     /// The contract's defaults.
     fn default() -> Self {
         let wait = Duration::from_secs(10);
-        Self { max_key_bytes: 1024, max_value_bytes: 1 << 20, deadline: wait, body_timeout: wait }
+        Self { max_key_bytes: 1024, max_value_bytes: 1 << 20, deadline: wait, body_timeout: wait, body_room: 256 << 20 }
     }
 }
 
@@ -67,6 +70,14 @@ impl Default for Limits {
 struct Rest<B> {
     backend: B,
     limits: Limits,
+    room: Room,
+}
+
+impl<B> Rest<B> {
+    /// What is asked of a body of at most so many bytes.
+    fn bound(&self, bytes: usize) -> Bound<'_> {
+        Bound { bytes, time: self.limits.body_timeout, room: &self.room }
+    }
 }
 
 /// All paths of the contract, served by `backend`.
@@ -81,7 +92,7 @@ pub fn router<B: Backend>(backend: B, limits: Limits) -> Router {
         .merge(probes::routes())
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)
-        .with_state(Arc::new(Rest { backend, limits }))
+        .with_state(Arc::new(Rest { backend, limits, room: Room::new(limits.body_room) }))
 }
 
 /// A path that exists, with a method that it does not take; the router adds `Allow`.

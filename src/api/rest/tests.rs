@@ -185,7 +185,13 @@ impl Backend for Arc<Fake> {
 
 fn limits() -> Limits {
     let wait = Duration::from_secs(10);
-    Limits { max_key_bytes: 50, max_value_bytes: 1000, deadline: Duration::from_secs(7), body_timeout: wait }
+    Limits {
+        max_key_bytes: 50,
+        max_value_bytes: 1000,
+        deadline: Duration::from_secs(7),
+        body_timeout: wait,
+        body_room: 4 << 20,
+    }
 }
 
 /// What came back.

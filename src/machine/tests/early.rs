@@ -93,3 +93,22 @@ fn the_oldest_make_room() {
     all.map_two();
     assert_eq!((all.taken(1, 0, of), all.taken(1, 1, of)), (0, 2_048));
 }
+
+#[test]
+fn large_ones_make_room_by_what_they_say() {
+    let mut all = Lockstep::before_map_two();
+    let of = all.stay_of_two();
+    let (own, stay) = (all.machine(2).incarnation(), all.stay_of_two());
+    all.report(1, 0, 2, of, 7);
+    // Sixteen of these are as much as is kept of all: what hostile peers might fill memory with.
+    let durable: VersionVector = (0..1 << 13).map(|number| (StayId(number), 1)).collect();
+    for _ in 0..200 {
+        let partition = PartitionId(1);
+        let report = PartitionReport { partition, version: Epoch(2), stay, durable: durable.clone(), promise: None };
+        let message = Message::Report(vec![report]);
+        all.step(&node(1), Input::Message { from: node(2), incarnation: own, message });
+    }
+    assert!((8..16).contains(&all.machine(1).early.len()), "{} are kept", all.machine(1).early.len());
+    all.map_two();
+    assert_eq!(all.taken(1, 0, of), 0, "the oldest made room");
+}

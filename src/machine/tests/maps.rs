@@ -100,3 +100,34 @@ fn a_difference_from_another_map_changes_nothing_and_is_asked_for_anew() {
     all.run_ms(1_000);
     assert_eq!(**all.machine(1).map(), map);
 }
+
+#[test]
+fn a_map_with_other_partitions_or_another_secret_is_none_of_this_store() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let map = all.machine(1).map().clone();
+    let other = |change: &dyn Fn(&mut ClusterMap)| {
+        let mut map = ClusterMap { epoch: Epoch(9), ..ClusterMap::clone(&map) };
+        change(&mut map);
+        assert_eq!(map.check(), Ok(()));
+        map
+    };
+    let fewer = other(&|map| {
+        map.rows.truncate(3);
+        map.layout.partitions.truncate(3);
+    });
+    let secret = other(&|map| map.secret.0[0] ^= 1);
+    let incarnation = all.machine(2).incarnation();
+    for map in [fewer, secret] {
+        let message = Message::MapPush(Arc::new(map));
+        all.step(&node(1), Input::Message { from: node(2), incarnation, message });
+        all.run_ms(500);
+        assert_eq!(all.epoch(1), 1);
+    }
+    assert!(all.warnings.iter().any(|warning| warning.contains("other partitions or secret")), "{:?}", all.warnings);
+    // A newer one that is of this store is believed: who speaks as a node is one.
+    let newer = Message::MapPush(Arc::new(other(&|_| {})));
+    all.step(&node(1), Input::Message { from: node(2), incarnation, message: newer });
+    all.run_ms(500);
+    assert_eq!(all.epoch(1), 9);
+}

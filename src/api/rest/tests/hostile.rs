@@ -240,3 +240,47 @@ async fn bodies_in_pieces_are_put_together() {
         assert!(call(&node, "GET", KEY, "").await.text.ends_with(r#""value":"in pieces"}"#));
     }
 }
+
+#[tokio::test]
+async fn compressed_bodies_are_refused_unread() {
+    let node = Arc::new(fake());
+    for coding in ["gzip", "br", "deflate, gzip", "identity, gzip", "GZIP", "zstd", ""] {
+        for (method, path) in [("PUT", KEY), ("GET", KEY), ("DELETE", KEY), ("PUT", "/key-value-store-shard/reshard")] {
+            let request = HttpRequest::builder().method(method).uri(path).header("Content-Encoding", coding);
+            let got = send(&node, request.body(Body::from("\x1f\u{8b}\x08")).unwrap()).await;
+            let error = "Content-Encoding is not supported; send the body as it is";
+            assert_eq!((got.status.as_u16(), &got.json()["error"]), (415, &json!(error)), "{coding}");
+        }
+    }
+    assert!(node.asked.lock().unwrap().is_empty() && node.wanted.lock().unwrap().is_empty());
+    let plain = HttpRequest::put(KEY).header("Content-Encoding", "Identity").body(Body::from("{\"value\":1}")).unwrap();
+    assert_eq!(send(&node, plain).await.status, 201);
+    // Without a body there is nothing to be encoded.
+    let empty = HttpRequest::get(KEY).header("Content-Encoding", "gzip").body(Body::empty()).unwrap();
+    assert_eq!(send(&node, empty).await.status, 200);
+}
+
+#[tokio::test]
+async fn bodies_together_have_a_bound_and_give_their_room_back() {
+    let mut node = fake();
+    node.limits = Limits { max_value_bytes: 10_000, body_room: 10_000, ..node.limits };
+    let node = Arc::new(node);
+    let router = router(node.clone(), node.limits);
+    let half = || {
+        let start = stream::once(async { Ok::<_, std::convert::Infallible>(Bytes::from(vec![b' '; 3_000])) });
+        Body::from_stream(futures_util::StreamExt::chain(start, stream::pending()))
+    };
+    let put = |body| router.clone().oneshot(HttpRequest::put(KEY).body(body).unwrap());
+    let whole = || Body::from(format!(r#"{{"value":"{}"}}"#, "v".repeat(5_000)));
+    let held: Vec<_> = (0..2).map(|_| tokio::spawn(put(half()))).collect();
+    tokio::task::yield_now().await;
+    let refused = put(whole()).await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (503, &b"1"[..]));
+    // What needs no more than there is goes on.
+    assert_eq!(put(Body::from(r#"{"value":1}"#)).await.unwrap().status(), 201);
+    for request in held {
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!(put(whole()).await.unwrap().status(), 200);
+}

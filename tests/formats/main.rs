@@ -1,0 +1,187 @@
+//! What earlier builds have sent, as it was: every later build must read it, and mean the same by it.
+//!
+//! `tests/fixtures/wire-1` holds one file for each thing of `tests/samples`: messages between nodes as version 1 of the
+//! protocol has them. Files are added (`cargo test --release --test formats -- --ignored add_what_is_new` writes those that
+//! are missing) and never changed. The data directories of earlier builds are in `tests/cluster/upgrade.rs`.
+
+#[path = "../samples/mod.rs"]
+mod samples;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use entail::causal::codec::ContextCodec;
+use entail::machine::message::{Message, Request, Response};
+use entail::types::Incarnation;
+use entail::wire::convert::{Reader, message_to_proto, ping_from_proto, sign_to_proto};
+use entail::wire::{FORMAT_VERSION, Local, OLDEST_FORMAT_VERSION, proto};
+use prost::Message as _;
+
+const READER: Reader = Reader { partitions: samples::PARTITIONS };
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wire-1")
+}
+
+fn read(name: &str) -> Bytes {
+    let path = directory().join(name);
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
+}
+
+fn local(number: u32) -> Local {
+    let map = samples::changed();
+    let incarnation = Incarnation(u128::from(number) << 80);
+    let local = Local::new(samples::node(number), incarnation, map.cluster_id, 77, 1000);
+    local.set_map(map.cluster_id, map.standing());
+    local
+}
+
+fn codec() -> ContextCodec {
+    let map = samples::changed();
+    let codec = ContextCodec::new(map.cluster_id, map.secret, samples::PARTITIONS);
+    codec.on_branches(map.line.forks().iter().map(|fork| fork.branch).collect())
+}
+
+/// Everything, as this build writes it.
+fn written() -> BTreeMap<String, Vec<u8>> {
+    let file = |(name, message): (String, Message)| {
+        (format!("{name}.bin"), message_to_proto(&message).expect("it goes over a stream").encode_to_vec())
+    };
+    let mut all: BTreeMap<_, _> = samples::messages().into_iter().map(file).collect();
+    let hello = local(2).hello(&samples::node(1));
+    let sign = sign_to_proto(&samples::ping());
+    let frame = proto::Frame { number: 0, hello: Some(hello.clone()), ..Default::default() };
+    let ack = proto::FrameAck { kind: Some(proto::frame_ack::Kind::Number(1 << 40)) };
+    all.insert("hello_frame.bin".to_owned(), frame.encode_to_vec());
+    all.insert("frame_ack.bin".to_owned(), ack.encode_to_vec());
+    all.insert(
+        "ping_request.bin".to_owned(),
+        proto::PingRequest { hello: Some(hello), sign: Some(sign) }.encode_to_vec(),
+    );
+    all.insert("context.txt".to_owned(), codec().encode(&samples::context()).into_bytes());
+    all
+}
+
+#[test]
+#[ignore = "writes the files that are missing in tests/fixtures/wire-1"]
+fn add_what_is_new() {
+    fs::create_dir_all(directory()).expect("a directory");
+    for (name, bytes) in written() {
+        let path = directory().join(name);
+        if !path.exists() {
+            fs::write(path, bytes).expect("a file");
+        }
+    }
+}
+
+#[test]
+fn every_sample_has_its_file() {
+    let files = fs::read_dir(directory()).expect("it is committed");
+    let mut names: Vec<_> =
+        files.map(|entry| entry.expect("an entry").file_name().into_string().expect("ASCII")).collect();
+    names.sort();
+    assert_eq!(names, written().into_keys().collect::<Vec<_>>());
+}
+
+#[test]
+fn messages_of_version_1_are_read() {
+    for (name, message) in samples::messages() {
+        let decoded =
+            proto::Message::decode(read(&format!("{name}.bin"))).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(READER.message(decoded), Ok(message), "{name}");
+    }
+}
+
+#[test]
+fn the_first_words_of_version_1_are_read() {
+    assert!((OLDEST_FORMAT_VERSION..=FORMAT_VERSION).contains(&1), "what was said in version 1 is not spoken any more");
+    let frame = proto::Frame::decode(read("hello_frame.bin")).expect("a frame");
+    let remote = local(1).accept(&frame.hello.expect("a hello")).expect("it is of this store");
+    assert_eq!((remote.address, remote.incarnation), (samples::node(2), Incarnation(2 << 80)));
+    assert_eq!(remote.format_version, 1);
+    let ack = proto::FrameAck::decode(read("frame_ack.bin")).expect("an acknowledgement");
+    assert_eq!(ack.kind, Some(proto::frame_ack::Kind::Number(1 << 40)));
+    let request = proto::PingRequest::decode(read("ping_request.bin")).expect("a ping");
+    let hello = proto::Hello { settings_hash: samples::ping().settings_hash, ..request.hello.expect("a hello") };
+    assert_eq!(ping_from_proto(&hello, request.sign.expect("a sign")), Ok(samples::ping()));
+}
+
+#[test]
+fn contexts_that_were_handed_out_are_read() {
+    let text = String::from_utf8(read("context.txt").to_vec()).expect("ASCII");
+    assert_eq!(codec().decode(&text), Ok(samples::context()));
+}
+
+/// The samples are all there is: a new message does not compile here until it has a name, and a sample by that name.
+#[test]
+fn no_kind_of_message_is_left_out() {
+    let kinds: Vec<_> = samples::messages().iter().map(|(_, message)| kind(message)).collect();
+    for kind in [
+        "operations",
+        "report",
+        "stability",
+        "fill request",
+        "fill chunk",
+        "fill next",
+        "get",
+        "put",
+        "delete",
+        "key count",
+        "count of",
+        "written",
+        "value",
+        "missing",
+        "counted",
+        "error",
+        "refused",
+        "words",
+        "asked",
+        "answered",
+        "paxos",
+        "recovery asked",
+        "recovery answered",
+        "map pull",
+        "map push",
+        "map deltas",
+    ] {
+        assert!(kinds.contains(&kind), "{kind}");
+    }
+}
+
+fn kind(message: &Message) -> &'static str {
+    match message {
+        Message::Ping(_) | Message::Pong(_) => "ping",
+        Message::Operations { .. } => "operations",
+        Message::Report(_) => "report",
+        Message::Stability(_) => "stability",
+        Message::FillRequest { .. } => "fill request",
+        Message::FillChunk(_) => "fill chunk",
+        Message::FillNext { .. } => "fill next",
+        Message::Forward { request, .. } => match request {
+            Request::Get { .. } => "get",
+            Request::Put { .. } => "put",
+            Request::Delete { .. } => "delete",
+            Request::KeyCount { .. } => "key count",
+            Request::CountOf { .. } => "count of",
+        },
+        Message::ForwardReply { response, .. } => match response {
+            Response::Written { .. } => "written",
+            Response::Value { .. } => "value",
+            Response::Missing { .. } => "missing",
+            Response::KeyCount(_) => "counted",
+            Response::Error(_) => "error",
+        },
+        Message::ForwardRefused { .. } => "refused",
+        Message::Words(_) => "words",
+        Message::ChangeAsked { .. } => "asked",
+        Message::ChangeAnswered { .. } => "answered",
+        Message::Paxos(_) => "paxos",
+        Message::RecoveryAsked { .. } => "recovery asked",
+        Message::RecoveryAnswered { .. } => "recovery answered",
+        Message::MapPull { .. } => "map pull",
+        Message::MapPush(_) => "map push",
+        Message::MapDeltas(_) => "map deltas",
+    }
+}
