@@ -29,8 +29,9 @@ impl World {
         }
         victims.truncate(map.voters.len().div_ceil(2));
         let known = |n: &usize| self.nodes.iter().any(|node| node.knows == Some(*n));
-        let left = self.nodes.iter().filter(|node| !node.dead).count().saturating_sub(victims.len());
-        if victims.iter().any(known) || left == 0 {
+        // Where nobody is left who was a member, the store is lost, and no word helps.
+        let left = (0..self.nodes.len()).any(|n| !victims.contains(&n) && self.is_member(n));
+        if victims.iter().any(known) || !left {
             return;
         }
         self.oracle.coverage.hit("disk: the majority lost for good");
@@ -43,6 +44,13 @@ impl World {
         }
         let when = self.now + self.random.within(100, 20_000);
         self.agenda.at(when, Event::Recover);
+    }
+
+    /// Whether the newest map that a node acted under, which its disk still has, names it.
+    fn is_member(&self, n: usize) -> bool {
+        let node = &self.nodes[n];
+        let map = self.maps.get(&node.epoch).zip(node.incarnation);
+        !node.dead && map.is_some_and(|(map, mine)| map.address_of(mine).is_some())
     }
 
     fn is_voter(&self, n: usize) -> bool {

@@ -140,6 +140,27 @@ pub fn who_leaves_is_the_second_copy(clauses: Clauses) {
     assert_eq!(s.ask(0, Kind::Get, x, down), Said::Value(0));
 }
 
+/// `CloseLive`: who leaves has all that is left, as the disk of the one that serves is lost, which nobody knows.
+pub fn who_leaves_is_not_closed_on_the_word_of_one_who_is_silent(clauses: Clauses) {
+    let mut s = Script::with(5, 2, clauses, moving(0));
+    let (one, two) = (s.members(1), s.members(2));
+    let x = s.key(2, 0);
+    s.ask(0, Kind::Put, x, two[0]);
+    s.rests();
+    s.hold(Some(two[0]), None, is_words);
+    s.begin_change(one[0], Wanted::Remove(s.addr(two[0])));
+    s.until("it leaves", |world| state_at(world, one[0], two[0], 1) == Some(PeerState::Leaving));
+    s.wait(500);
+    s.take_disk(two[1]);
+    s.wait(25_000);
+    s.let_go(true);
+    s.wait(2_000);
+    s.change(one[0], Wanted::Forget { node: s.addr(two[1]), confirmed: true });
+    s.start(two[1]);
+    s.rests();
+    assert_eq!(s.ask(0, Kind::Get, x, two[1]), Said::Value(0));
+}
+
 /// `EmptySet`: who leaves has all that is left, and nobody serves.
 pub fn who_leaves_has_all_that_is_left(clauses: Clauses) {
     let mut s = Script::with(5, 2, clauses, moving(0));

@@ -2,7 +2,7 @@
 
 use entail::cluster::reconcile::rules::ReconcileRule;
 
-use super::Shown::{self, By, Not, Script};
+use super::Shown::{self, Not, Script};
 use crate::scripts::{closing, maps, serving};
 
 /// One row a rule.
@@ -29,7 +29,7 @@ pub const RECONCILE: &[(ReconcileRule, Shown)] = &[
         ReconcileRule::CloseJoining,
         Not("a Joining peer serves once it has what a Serving one told, under a version that comes after the close"),
     ),
-    (ReconcileRule::CloseLive, By(&[("aimed", 253)])),
+    (ReconcileRule::CloseLive, Script(closing::who_leaves_is_not_closed_on_the_word_of_one_who_is_silent, "KEPT")),
     (ReconcileRule::CloseTwo, Script(closing::who_leaves_is_the_second_copy, "KEPT")),
     (ReconcileRule::LostAll, Script(closing::who_is_away_holds_a_write_of_a_lost_disk, "READ-YOUR-WRITES")),
     (ReconcileRule::LostLeaving, Script(closing::who_is_away_holds_a_write_of_a_lost_disk, "READ-YOUR-WRITES")),
