@@ -1,0 +1,100 @@
+//! A file system of its own for each node: ext4 on a file of a tmpfs of its own. It can be full, stand still, or fail to
+//! write: the file is sparse, so when the tmpfs is full the device below the file system can't take anything new.
+
+use std::path::{Path, PathBuf};
+
+use crate::machine::{must, perhaps, run};
+
+/// Room on a node's file system: well above what a node wants to keep free.
+const SIZE_MIB: u64 = 768;
+
+/// Room below it. Few blocks of the file system are ever written.
+const BACKING_MIB: u64 = 400;
+
+/// The disk of one node; taken away when it is dropped.
+pub struct Disk {
+    backing: PathBuf,
+    mounted: PathBuf,
+}
+
+impl Disk {
+    /// A new one, mounted here.
+    ///
+    /// # Errors
+    /// What this machine lacks for that, in words.
+    pub fn new(mounted: &Path) -> Result<Self, String> {
+        let backing = mounted.with_extension("backing");
+        for path in [&backing, &mounted.to_owned()] {
+            std::fs::create_dir_all(path).map_err(|error| error.to_string())?;
+        }
+        let disk = Self { backing, mounted: mounted.to_owned() };
+        run(&format!("mount -t tmpfs -o size={BACKING_MIB}m tmpfs {}", disk.backing.display()))?;
+        run(&format!("truncate -s {SIZE_MIB}M {}", disk.image()))?;
+        run(&format!("mkfs.ext4 -q -m 0 {}", disk.image()))?;
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    fn image(&self) -> String {
+        self.backing.join("image").display().to_string()
+    }
+
+    fn mount(&self) -> Result<(), String> {
+        run(&format!("mount -o loop {} {}", self.image(), self.mounted.display())).map(drop)
+    }
+
+    /// Fills it by a file beside the node's data until so many MiB are free.
+    pub fn fill(&self, free_mib: u64) {
+        let stat = rustix::fs::statvfs(&self.mounted).expect("it is mounted");
+        let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(free_mib << 20);
+        must(&format!("fallocate -l {bytes} {}", self.ballast(&self.mounted)));
+    }
+
+    /// Has it take no new block.
+    pub fn fail(&self) {
+        // Fails as it should, when everything is full.
+        perhaps(&format!("dd if=/dev/zero of={} bs=64k", self.ballast(&self.backing)));
+    }
+
+    /// Nothing is written from now on; whoever writes waits.
+    pub fn freeze(&self) {
+        must(&format!("fsfreeze -f {}", self.mounted.display()));
+    }
+
+    /// Who waited goes on.
+    pub fn thaw(&self) {
+        must(&format!("fsfreeze -u {}", self.mounted.display()));
+    }
+
+    /// Lets go whoever waits for it, in whatever state it is.
+    pub fn release(&self) {
+        perhaps(&format!("fsfreeze -u {}", self.mounted.display()));
+    }
+
+    /// There is room again, on a file system that was made whole; nobody may use it meanwhile.
+    pub fn mend(&self) {
+        perhaps(&format!("rm -f {}", self.ballast(&self.backing)));
+        must(&format!("umount {}", self.mounted.display()));
+        // It says with its status that it mended something; whether it did well is seen when it is mounted.
+        perhaps(&format!("e2fsck -fy {}", self.image()));
+        self.mount().expect("it was mounted before");
+    }
+
+    /// There is room again.
+    pub fn empty(&self) {
+        must(&format!("rm -f {}", self.ballast(&self.mounted)));
+    }
+
+    fn ballast(&self, below: &Path) -> String {
+        below.join("ballast").display().to_string()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.release();
+        // Even while a node that can't be ended still uses it.
+        perhaps(&format!("umount -l {}", self.mounted.display()));
+        perhaps(&format!("umount -l {}", self.backing.display()));
+    }
+}
