@@ -43,11 +43,16 @@ impl Disk {
         run(&format!("mount -o loop {} {}", self.image(), self.mounted.display())).map(drop)
     }
 
-    /// Fills it by a file beside the node's data until so many MiB are free.
+    /// Fills it by a file beside the node's data until so many MiB are free; with none, to the last block.
     pub fn fill(&self, free_mib: u64) {
-        let stat = rustix::fs::statvfs(&self.mounted).expect("it is mounted");
-        let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(free_mib << 20);
-        must(&format!("fallocate -l {bytes} {}", self.ballast(&self.mounted)));
+        let (stat, ballast) = (rustix::fs::statvfs(&self.mounted).expect("it is mounted"), self.ballast(&self.mounted));
+        // The file needs some blocks to tell which blocks are its own.
+        let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(free_mib.max(4) << 20);
+        must(&format!("fallocate -l {bytes} {ballast}"));
+        if free_mib == 0 {
+            // Ends with an error, when there is no room left.
+            perhaps(&format!("dd if=/dev/zero of={ballast} bs=4k oflag=append conv=notrunc"));
+        }
     }
 
     /// Has it take no new block.

@@ -30,6 +30,7 @@ pub const FAULTS: &[Fault] = &[
     fault("kill -9 of one", Needs::Nothing, |rig| kill(rig, 1)),
     fault("kill -9 of half", Needs::Nothing, |rig| kill(rig, NODES / 2)),
     fault("kill -9 of all", Needs::Nothing, |rig| kill(rig, NODES)),
+    fault("kill -9 over and over", Needs::Nothing, kill_over_and_over),
     fault("SIGSTOP of one", Needs::Nothing, |rig| stop(rig, 1)),
     fault("SIGSTOP of half", Needs::Nothing, |rig| stop(rig, NODES / 2)),
     fault("rolling restart", Needs::Nothing, rolling_restart),
@@ -67,6 +68,20 @@ fn kill(rig: &mut Rig, count: usize) {
     }
     rig.hold();
     nodes.iter().for_each(|node| rig.restart(*node));
+}
+
+/// One after the other, whether those before are ready again or not.
+fn kill_over_and_over(rig: &mut Rig) {
+    let until = Instant::now() + rig.longest;
+    let mut killed = 0;
+    while Instant::now() < until {
+        let node = rig.one();
+        rig.cluster.kill(node);
+        std::thread::sleep(Duration::from_millis(rig.random.within(0, 400)));
+        rig.restart(node);
+        killed += 1;
+    }
+    rig.notes.push(format!("{killed} times"));
 }
 
 fn stop(rig: &mut Rig, count: usize) {
@@ -110,7 +125,11 @@ fn wipe(rig: &mut Rig) {
 fn damage(rig: &mut Rig, how: fn(&Path, &mut Rig) -> String) {
     let node = rig.one();
     rig.cluster.kill(node);
-    let files = files_below(&rig.cluster.data_dir(node));
+    let mut files = files_below(&rig.cluster.data_dir(node));
+    if rig.random.percent(50) {
+        // There are many small files, and what was written last is in the journals.
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "jnl"));
+    }
     let file = files[rig.random.index(files.len())].clone();
     let what = how(&file, rig);
     let said = rig.cluster.said(node).len();

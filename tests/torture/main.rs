@@ -16,6 +16,7 @@
 //! | `ENTAIL_TORTURE_SECONDS` | the longest that a fault lasts; 4 |
 //! | `ENTAIL_TORTURE_SEED` | what chance begins with; 1. It repeats what is done, not when |
 //! | `ENTAIL_TORTURE_FAULTS` | only faults whose name has one of these in it, divided by commas |
+//! | `ENTAIL_TORTURE_NODES` | further settings of the nodes, `NAME=VALUE,…`; with `WRITE_COPIES=1` wiped disks lose writes |
 //! | `ENTAIL_TORTURE_LACKING` | `allowed`: a fault that the machine can't bring about is no failure |
 //!
 //! Networks, disks and clocks need root and programs of the machine (iproute2, iptables, e2fsprogs, faketime). What is
@@ -63,6 +64,8 @@ struct Settings {
     seed: u64,
     faults: String,
     lacking: bool,
+    /// Further settings of the nodes.
+    nodes: Vec<(&'static str, &'static str)>,
 }
 
 impl Settings {
@@ -75,6 +78,7 @@ impl Settings {
             longest: Duration::from_secs(number("ENTAIL_TORTURE_SECONDS", 4)),
             seed: number("ENTAIL_TORTURE_SEED", 1),
             faults: std::env::var("ENTAIL_TORTURE_FAULTS").unwrap_or_default(),
+            nodes: std::env::var("ENTAIL_TORTURE_NODES").map_or_else(|_| Vec::new(), node_settings),
             lacking: std::env::var("ENTAIL_TORTURE_LACKING").is_ok_and(|text| text == "allowed"),
         }
     }
@@ -85,13 +89,19 @@ impl Settings {
     }
 }
 
+/// `NAME=VALUE,…`
+fn node_settings(text: String) -> Vec<(&'static str, &'static str)> {
+    let all: &'static str = text.leak();
+    all.split(',').map(|one| one.split_once('=').expect("a setting is NAME=VALUE")).collect()
+}
+
 /// Runs a fault once, on nodes of its own, and enters what came of it.
 fn once(fault: &Fault, resharding: bool, seed: u64, settings: &Settings, table: &mut Table) {
     let keep = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("torture");
     std::fs::create_dir_all(&keep).expect("a directory for what is wrong");
     let suffix = if resharding { "-reshard" } else { "" };
     let keep = keep.join(format!("{}{suffix}-{seed}", fault.name.replace(' ', "-")));
-    let mut rig = match Rig::new(fault.needs, Random::new(seed), settings.longest) {
+    let mut rig = match Rig::new(fault.needs, Random::new(seed), settings) {
         Ok(rig) => rig,
         Err(lacking) => return table.lacks(fault.name, &lacking),
     };

@@ -36,7 +36,7 @@ pub struct Recorder {
 struct Shared {
     nodes: Vec<String>,
     begin: Instant,
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
     /// Operations with an answer.
     done: AtomicU64,
     /// What some session had seen a while ago.
@@ -67,7 +67,7 @@ impl Recorder {
         let shared = Arc::new(Shared {
             nodes: nodes.to_vec(),
             begin: Instant::now(),
-            stop: AtomicBool::new(false),
+            stop: Arc::new(AtomicBool::new(false)),
             done: AtomicU64::new(0),
             context: Mutex::default(),
         });
@@ -88,6 +88,11 @@ impl Recorder {
     /// Operations answered so far.
     pub fn done(&self) -> u64 {
         self.shared.done.load(Ordering::Relaxed)
+    }
+
+    /// What ends the sessions when it is set.
+    pub fn end(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.shared.stop)
     }
 
     /// Ends the sessions; what they did.

@@ -1,8 +1,11 @@
 //! One cluster with what its fault needs: a network, disks or clocks of its own.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::Settings;
 use crate::client::Client;
 use crate::disks::Disk;
 use crate::harness::{Cluster, Place, machine, wait_until};
@@ -39,6 +42,8 @@ pub struct Rig {
     pub random: Random,
     /// The longest that a fault lasts.
     pub longest: Duration,
+    /// What makes the sessions fall silent at the end of a fault, just before it is over, if they shall.
+    pub silence: Option<Arc<AtomicBool>>,
     /// How often a node was started again. Each time its logical clock may go ahead.
     pub starts: u32,
     /// What happened that is no failure.
@@ -50,7 +55,7 @@ impl Rig {
     ///
     /// # Errors
     /// What this machine lacks for that, in words.
-    pub fn new(needs: Needs, random: Random, longest: Duration) -> Result<Self, String> {
+    pub fn new(needs: Needs, random: Random, settings: &Settings) -> Result<Self, String> {
         let network = match needs {
             Needs::Network | Needs::Delays => Some(Network::new(NODES, needs == Needs::Delays)?),
             Needs::Nothing | Needs::Disks | Needs::Clocks => None,
@@ -65,10 +70,20 @@ impl Rig {
                 words.extend(network.through(node));
             }
         }
-        let extra = [("FILL_MIB_S", "1"), ("DEADLINE_MS", "3000")];
+        let mut extra = vec![("FILL_MIB_S", "1"), ("DEADLINE_MS", "3000")];
+        extra.extend(&settings.nodes);
         let cluster = Cluster::prepare_in(place, NODES, 2, &extra, Some(machine()));
-        let mut rig =
-            Self { cluster, network, disks: Vec::new(), clock: None, random, longest, starts: 0, notes: Vec::new() };
+        let mut rig = Self {
+            cluster,
+            network,
+            disks: Vec::new(),
+            clock: None,
+            random,
+            longest: settings.longest,
+            silence: None,
+            starts: 0,
+            notes: Vec::new(),
+        };
         match needs {
             Needs::Disks => {
                 for node in 0..NODES {
@@ -136,6 +151,9 @@ impl Rig {
         let most = self.longest.as_millis() as u64;
         let time = Duration::from_millis(self.random.within(most.min(1_000), most));
         std::thread::sleep(time);
+        if let Some(silence) = &self.silence {
+            silence.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Waits until all nodes are ready, and in the view of all; gives how long that took from when the fault was over.

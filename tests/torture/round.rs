@@ -16,7 +16,7 @@ use crate::keys::Keys;
 use crate::recorder::{Recorded, Recorder, held, write};
 use crate::rig::{AGREED_WITHIN, NODES, Needs, Rig};
 
-const SESSIONS: usize = 8;
+const SESSIONS: usize = 12;
 
 /// Further keys, so that a reshard and a fill last for a while, and their bytes.
 const KEYS: usize = 3_000;
@@ -62,10 +62,16 @@ pub fn run(fault: &Fault, rig: &mut Rig, resharding: bool, keep: &Path) -> Outco
     }
     let recorder = Recorder::start(&nodes, SESSIONS, &mut rig.random);
     get_some_done(&recorder);
+    // Half of the runs end with the fault, so that the nodes must come to show the same without any further word.
+    let silent = rig.random.percent(50);
+    rig.silence = silent.then(|| recorder.end());
     let asked = nodes[rig.one()].clone();
     let behind = resharding.then(|| reshard_behind(&asked, to));
     (fault.act)(rig);
-    let whole = rig.whole(Instant::now());
+    let healed = Instant::now();
+    let whole = rig.whole(healed);
+    let mut recorder = Some(recorder);
+    let mut ended = if silent { recorder.take().map(|recorder| end(recorder, &nodes, healed)) } else { None };
     if let Some(behind) = behind {
         let first = behind.join().expect("it does not panic");
         rig.notes.push(format!("to {to} shards: {}", first.map_or_else(|e| e, |answer| answer.status.to_string())));
@@ -74,17 +80,24 @@ pub fn run(fault: &Fault, rig: &mut Rig, resharding: bool, keep: &Path) -> Outco
         let second = reshard(&asked, to);
         assert_eq!(second.status, 200, "{second:?}");
     }
-    get_some_done(&recorder);
-    let recorded = recorder.stop();
-    let (stopped, agreed) = (Instant::now(), agree(&nodes));
+    if let Some(recorder) = recorder {
+        get_some_done(&recorder);
+        ended = Some(end(recorder, &nodes, Instant::now()));
+    }
+    let (recorded, agreed) = ended.expect("the sessions have ended");
     let settled = || nodes.iter().all(|node| Map::of(node).is_some_and(|map| map.is_settled()));
     wait_until("all is where it is wanted", RESHARDED_WITHIN, settled);
-    let agreed = agreed.duration_since(stopped);
     let finals = held(&nodes).unwrap_or_else(|error| panic!("{error}"));
     let mut outcomes = judge(recorded, finals, keep, fault.needs, rig.starts);
     outcomes.wrong.extend(keys.wrong(&nodes));
     outcomes.notes.append(&mut rig.notes);
     Outcomes { whole, agreed, ..outcomes }
+}
+
+/// Ends the sessions, and waits until every node shows the same of every key; what they did, and how long that took.
+fn end(recorder: Recorder, nodes: &[String], since: Instant) -> (Recorded, Duration) {
+    let recorded = recorder.stop();
+    (recorded, agree(nodes, since))
 }
 
 fn get_some_done(recorder: &Recorder) {
@@ -106,19 +119,16 @@ fn ask_for(node: &str, count: u32) -> Result<Answer, String> {
     Client::patient().change("PUT", node, path, &body).map_err(|error| error.to_string())
 }
 
-/// Waits until every node shows the same of every key; since when.
-fn agree(nodes: &[String]) -> Instant {
-    let mut difference = String::new();
-    let until = Instant::now() + AGREED_WITHIN;
-    loop {
-        let begin = Instant::now();
+fn agree(nodes: &[String], since: Instant) -> Duration {
+    let mut difference = "nobody was asked in time".to_owned();
+    while since.elapsed() < AGREED_WITHIN {
         match held(nodes).map(|held| differences(&held)) {
-            Ok(keys) if keys.is_empty() => return begin,
+            Ok(keys) if keys.is_empty() => return since.elapsed(),
             Ok(keys) => difference = format!("nodes differ in {keys:?}"),
-            Err(error) => difference.clone_from(&error),
+            Err(error) => difference = error,
         }
-        assert!(Instant::now() < until, "not in {AGREED_WITHIN:?}: {difference}");
     }
+    panic!("not in {AGREED_WITHIN:?}: {difference}");
 }
 
 /// The keys of which not all show the same.
