@@ -19,7 +19,7 @@ use crate::client::{Answer, Client};
 use crate::random::Random;
 
 /// How long a client waits for an answer: longer than the nodes of these tests wait for what an answer needs.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Keys that all sessions share.
 const KEYS: usize = 64;
@@ -57,6 +57,8 @@ struct Session {
     name: String,
     client: Client,
     random: Random,
+    /// In so many of a hundred cases it goes to another node.
+    restless: u64,
     recorded: Recorded,
     shared: Arc<Shared>,
 }
@@ -76,6 +78,7 @@ impl Recorder {
                 name: format!("s{number}"),
                 client: Client::waiting(PATIENCE),
                 random: Random::new(random.next()),
+                restless: random.pick(&[2, 10, 50]),
                 recorded: Recorded::default(),
                 shared: Arc::clone(&shared),
             };
@@ -122,7 +125,7 @@ impl Session {
             if self.shared.stop.load(Ordering::Relaxed) {
                 break;
             }
-            if self.random.percent(30) {
+            if self.random.percent(self.restless) {
                 node = self.random.index(self.shared.nodes.len());
             }
             if self.random.percent(2) {
