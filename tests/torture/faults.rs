@@ -53,6 +53,18 @@ pub const FAULTS: &[Fault] = &[
     fault("fsync fails", Needs::Disks, failing_disk),
 ];
 
+/// What no store survives: a node takes writes alone, and its disk is lost before anybody has them.
+pub const LOSING: Fault = fault("one cut off and wiped", Needs::Network, |rig| {
+    let node = rig.one();
+    let network = rig.network.as_ref().expect("it was asked for");
+    network.cut(&links(|a, _| a == node));
+    std::thread::sleep(rig.longest);
+    rig.cluster.kill(node);
+    fs::remove_dir_all(rig.cluster.data_dir(node)).expect("a node that ran has data");
+    heal(rig);
+    rig.restart(node);
+});
+
 /// By then a node that was started is ready, or has ended.
 const STARTED_WITHIN: Duration = Duration::from_secs(10);
 
