@@ -53,18 +53,6 @@ pub const FAULTS: &[Fault] = &[
     fault("fsync fails", Needs::Disks, failing_disk),
 ];
 
-/// What no store survives: a node takes writes alone, and its disk is lost before anybody has them.
-pub const LOSING: Fault = fault("one cut off and wiped", Needs::Network, |rig| {
-    let node = rig.one();
-    let network = rig.network.as_ref().expect("it was asked for");
-    network.cut(&links(|a, _| a == node));
-    std::thread::sleep(rig.longest);
-    rig.cluster.kill(node);
-    fs::remove_dir_all(rig.cluster.data_dir(node)).expect("a node that ran has data");
-    heal(rig);
-    rig.restart(node);
-});
-
 /// By then a node that was started is ready, or has ended.
 const STARTED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -206,7 +194,7 @@ fn heal(rig: &Rig) {
 }
 
 /// Both directions of all links of which this holds.
-fn links(is_cut: impl Fn(usize, usize) -> bool) -> BTreeSet<(usize, usize)> {
+pub fn links(is_cut: impl Fn(usize, usize) -> bool) -> BTreeSet<(usize, usize)> {
     let pairs = (0..NODES).flat_map(|a| (0..NODES).map(move |b| (a, b))).filter(|(a, b)| a != b);
     pairs.filter(|(a, b)| is_cut(*a, *b) || is_cut(*b, *a)).collect()
 }

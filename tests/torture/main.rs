@@ -38,6 +38,7 @@ mod keys;
 #[expect(dead_code, reason = "tests/cluster uses more of it")]
 #[path = "../cluster/load.rs"]
 mod load;
+mod losing;
 mod machine;
 mod network;
 #[expect(dead_code, reason = "tests/sim uses more of it")]
@@ -52,7 +53,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use faults::{FAULTS, Fault, LOSING};
+use faults::{FAULTS, Fault};
 use random::Random;
 use rig::Rig;
 use table::Table;
@@ -96,16 +97,16 @@ fn node_settings(text: String) -> Vec<(&'static str, &'static str)> {
 }
 
 /// Where what is wrong with a run is left: names begin with this path.
-fn kept(fault: &Fault, resharding: bool, seed: u64) -> PathBuf {
+fn kept(run: &str) -> PathBuf {
     let keep = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("torture");
     std::fs::create_dir_all(&keep).expect("a directory for what is wrong");
-    let suffix = if resharding { "-reshard" } else { "" };
-    keep.join(format!("{}{suffix}-{seed}", fault.name.replace(' ', "-")))
+    keep.join(run)
 }
 
 /// Runs a fault once, on nodes of its own, and enters what came of it.
 fn once(fault: &Fault, resharding: bool, seed: u64, settings: &Settings, table: &mut Table) {
-    let keep = kept(fault, resharding, seed);
+    let suffix = if resharding { "-reshard" } else { "" };
+    let keep = kept(&format!("{}{suffix}-{seed}", fault.name.replace(' ', "-")));
     let mut rig = match Rig::new(fault.needs, Random::new(seed), settings) {
         Ok(rig) => rig,
         Err(lacking) => return table.lacks(fault.name, &lacking),
@@ -141,18 +142,4 @@ fn long() {
         table.show();
     }
     table.finish(settings.lacking);
-}
-
-#[test]
-#[ignore = "takes a while and needs root; a stage of its own in .ci/run"]
-fn what_must_be_lost_is_found() {
-    let settings = Settings::read();
-    let rig = Rig::new(LOSING.needs, Random::new(settings.seed), &settings);
-    let mut rig = rig.unwrap_or_else(|lacking| panic!("{}: not had: {lacking}", LOSING.name));
-    let outcomes = round::run(&LOSING, &mut rig, false, &kept(&LOSING, false, settings.seed));
-    assert!(!outcomes.account.lost.is_empty(), "{outcomes:?}");
-    assert!(
-        outcomes.wrong.iter().any(|line| line.contains("StaleAbsence") || line.contains("WriteCORead")),
-        "{outcomes:?}"
-    );
 }

@@ -63,25 +63,36 @@ struct Session {
     shared: Arc<Shared>,
 }
 
+impl Shared {
+    fn new(nodes: &[String]) -> Self {
+        Self {
+            nodes: nodes.to_vec(),
+            begin: Instant::now(),
+            stop: Arc::default(),
+            done: AtomicU64::new(0),
+            context: Mutex::default(),
+        }
+    }
+}
+
+/// Writes every key once at one node, as sessions that have seen nothing.
+pub fn write_all(node: &str) -> Recorded {
+    let mut random = Random::new(0);
+    let shared = Arc::new(Shared::new(&[node.to_owned()]));
+    let mut session = Session::new(0, shared, &mut random);
+    for number in 0..KEYS {
+        session.client.context.clear();
+        session.operate(0, Op::Put, &format!("k{number}"), Some(format!("alone-{number}")));
+    }
+    session.recorded
+}
+
 impl Recorder {
     /// So many sessions over these nodes.
     pub fn start(nodes: &[String], sessions: usize, random: &mut Random) -> Self {
-        let shared = Arc::new(Shared {
-            nodes: nodes.to_vec(),
-            begin: Instant::now(),
-            stop: Arc::new(AtomicBool::new(false)),
-            done: AtomicU64::new(0),
-            context: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(nodes));
         let start = |number| {
-            let session = Session {
-                name: format!("s{number}"),
-                client: Client::waiting(PATIENCE),
-                random: Random::new(random.next()),
-                restless: random.pick(&[2, 10, 50]),
-                recorded: Recorded::default(),
-                shared: Arc::clone(&shared),
-            };
+            let session = Session::new(number, Arc::clone(&shared), random);
             std::thread::spawn(move || session.run())
         };
         let threads = (0..sessions).map(start).collect();
@@ -119,6 +130,17 @@ impl Drop for Recorder {
 }
 
 impl Session {
+    fn new(number: usize, shared: Arc<Shared>, random: &mut Random) -> Self {
+        Self {
+            name: format!("s{number}"),
+            client: Client::waiting(PATIENCE),
+            random: Random::new(random.next()),
+            restless: random.pick(&[2, 10, 50]),
+            recorded: Recorded::default(),
+            shared,
+        }
+    }
+
     fn run(mut self) -> Self {
         let mut node = self.random.index(self.shared.nodes.len());
         for turn in 0.. {

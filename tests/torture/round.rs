@@ -146,7 +146,7 @@ fn differences(held: &[Record]) -> BTreeSet<String> {
 }
 
 /// Judges a history with the replicas' words at its end.
-fn judge(recorded: Recorded, finals: Vec<Record>, keep: &Path, needs: Needs, starts: u32) -> Outcomes {
+pub fn judge(recorded: Recorded, finals: Vec<Record>, keep: &Path, needs: Needs, starts: u32) -> Outcomes {
     let Recorded { mut records, single, odd } = recorded;
     let count = |outcome| records.iter().filter(|record| record.outcome == outcome).count();
     let (operations, refused, unknown) = (records.len(), count(Outcome::Refused), count(Outcome::Unknown));

@@ -78,6 +78,7 @@ impl Table {
                     notes.join("; ")
                 );
                 for line in wrong {
+                    eprintln!("    {line}");
                     self.wrong.push(format!("{name}: {line} ({})", kept.display()));
                 }
             }
