@@ -86,7 +86,7 @@ pub fn run(fault: &Fault, rig: &mut Rig, resharding: bool, keep: &Path) -> Outco
     wait_until("all is where it is wanted", RESHARDED_WITHIN, settled);
     let finals = held(&nodes).unwrap_or_else(|error| panic!("{error}"));
     let mut outcomes = judge(recorded, finals, keep, fault.needs, rig.starts);
-    outcomes.wrong.extend(keys.wrong(&nodes));
+    outcomes.wrong.extend(read(&keys, &nodes, &mut rig.notes));
     outcomes.notes.append(&mut rig.notes);
     Outcomes { whole, agreed, ..outcomes }
 }
@@ -95,6 +95,22 @@ pub fn run(fault: &Fault, rig: &mut Rig, resharding: bool, keep: &Path) -> Outco
 fn end(recorder: Recorder, nodes: &[String], since: Instant) -> (Recorded, Duration) {
     let recorded = recorder.stop();
     (recorded, agree(nodes, since))
+}
+
+/// Reads the further keys until none is refused; what is wrong with them, in words. A refusal is noted: it is no wrong
+/// answer of a machine with more to do than it can.
+fn read(keys: &Keys, nodes: &[String], notes: &mut Vec<String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    wait_until("no read is refused any more", AGREED_WITHIN, || {
+        let is_refused = |line: &String| line.contains("status: 503");
+        let (refused, others): (Vec<_>, Vec<_>) = keys.wrong(nodes).into_iter().partition(is_refused);
+        if let Some(first) = refused.first() {
+            notes.push(format!("{} reads refused at the end: {first}", refused.len()));
+        }
+        wrong = others;
+        refused.is_empty() || !wrong.is_empty()
+    });
+    wrong
 }
 
 fn get_some_done(recorder: &Recorder) {
