@@ -66,6 +66,12 @@ pub fn network() -> String {
     format!("127.{}.{}.", 1 + id / 250 % 250, 1 + id % 250)
 }
 
+/// A temporary directory whose name tells which process made it.
+fn directory() -> tempfile::TempDir {
+    let prefix = format!("entail-{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().expect("a temporary directory")
+}
+
 /// Waits for something to come true; panics with `what` when it does not in time.
 pub fn wait_until(what: &str, within: Duration, mut is_true: impl FnMut() -> bool) {
     let until = Instant::now() + within;
@@ -163,7 +169,7 @@ impl Cluster {
             shards,
             extra: extra.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
             processes: (0..nodes).map(|_| None).collect(),
-            directory: tempfile::tempdir().expect("a temporary directory"),
+            directory: directory(),
             _machine: machine,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::machine::{must, perhaps, run};
+use crate::machine::{is_left, must, perhaps, run};
 
 /// Room on a node's file system: well above what a node wants to keep free.
 const SIZE_MIB: u64 = 768;
@@ -23,6 +23,7 @@ impl Disk {
     /// # Errors
     /// What this machine lacks for that, in words.
     pub fn new(mounted: &Path) -> Result<Self, String> {
+        clear_what_others_left();
         let backing = mounted.with_extension("backing");
         for path in [&backing, &mounted.to_owned()] {
             std::fs::create_dir_all(path).map_err(|error| error.to_string())?;
@@ -101,5 +102,15 @@ impl Drop for Disk {
         // Even while a node that can't be ended still uses it.
         perhaps(&format!("umount -l {}", self.mounted.display()));
         perhaps(&format!("umount -l {}", self.backing.display()));
+    }
+}
+
+/// Takes away the disks of test processes that were killed.
+fn clear_what_others_left() {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    for path in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        if path.split('/').any(|name| is_left(name, "entail-")) {
+            perhaps(&format!("umount -l {path}"));
+        }
     }
 }

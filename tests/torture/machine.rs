@@ -1,6 +1,7 @@
 //! Programs of the machine that runs the tests: `ip`, `iptables`, `mount` and the like.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Runs a program, `input` on its standard input; what it printed.
@@ -44,4 +45,11 @@ pub fn must(line: &str) {
 pub fn perhaps(line: &str) {
     // There is nobody to tell, and nothing to be done about it.
     let _ = run(line);
+}
+
+/// True when what has this name was left by a process that was killed: the name goes on with its id and a hyphen.
+pub fn is_left(name: &str, prefix: &str) -> bool {
+    let pid = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next());
+    let pid = pid.and_then(|pid| pid.parse::<u32>().ok());
+    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::machine::{must, perhaps, run, run_with};
+use crate::machine::{is_left, must, perhaps, run, run_with};
 
 /// Each network of this process has other addresses: what is left of the last one can't be in the way.
 static NETWORKS: AtomicU32 = AtomicU32::new(0);
@@ -188,12 +188,8 @@ impl Drop for Network {
 /// Takes away the networks of test processes that were killed.
 fn clear_what_others_left() {
     let names = run("ip netns list").unwrap_or_default();
-    for name in names.lines().filter_map(|line| line.split(' ').next()) {
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok())
-            && !std::path::Path::new(&format!("/proc/{pid}")).exists()
-        {
-            perhaps(&format!("ip netns del {name}"));
-        }
+    let names = names.lines().filter_map(|line| line.split(' ').next());
+    for name in names.filter(|name| is_left(name, PREFIX)) {
+        perhaps(&format!("ip netns del {name}"));
     }
 }
