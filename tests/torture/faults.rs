@@ -163,24 +163,28 @@ fn name(file: &Path) -> String {
     file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
-fn length(file: &File) -> u64 {
-    file.metadata().expect("a file has a length").len()
+/// Where the last byte is that is not zero: journals are made as long as they may become.
+fn used(path: &Path) -> u64 {
+    let bytes = fs::read(path).expect("it can be read");
+    bytes.iter().rposition(|byte| *byte != 0).unwrap_or_default() as u64
 }
 
 fn cut_short(path: &Path, rig: &mut Rig) -> String {
+    let used = used(path);
+    let now = rig.random.within(0, used);
     let file = File::options().write(true).open(path).expect("it is there");
-    let (before, now) = (length(&file), rig.random.within(0, length(&file) - 1));
     file.set_len(now).expect("it can be cut");
-    format!("{} cut from {before} to {now} bytes", name(path))
+    format!("{} cut at {now} of {used} bytes", name(path))
 }
 
 fn flip(path: &Path, rig: &mut Rig) -> String {
+    let used = used(path);
+    let at = rig.random.within(0, used);
     let file = File::options().read(true).write(true).open(path).expect("it is there");
-    let at = rig.random.within(0, length(&file) - 1);
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("it is that long");
     file.write_all_at(&[byte[0] ^ (1 << rig.random.index(8))], at).expect("it can be written");
-    format!("{} with a bit of byte {at} of {} flipped", name(path), length(&file))
+    format!("{} with a bit of byte {at} of {used} flipped", name(path))
 }
 
 fn cut(rig: &mut Rig, links: &BTreeSet<(usize, usize)>) {

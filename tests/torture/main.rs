@@ -107,7 +107,8 @@ fn kept(run: &str) -> PathBuf {
 fn once(fault: &Fault, resharding: bool, seed: u64, settings: &Settings, table: &mut Table) {
     let suffix = if resharding { "-reshard" } else { "" };
     let keep = kept(&format!("{}{suffix}-{seed}", fault.name.replace(' ', "-")));
-    let mut rig = match Rig::new(fault.needs, Random::new(seed), settings) {
+    let random = Random::new(2 * seed + u64::from(resharding));
+    let mut rig = match Rig::new(fault.needs, random, settings) {
         Ok(rig) => rig,
         Err(lacking) => return table.lacks(fault.name, &lacking),
     };
