@@ -74,7 +74,8 @@ pub fn run(fault: &Fault, rig: &mut Rig, resharding: bool, keep: &Path) -> Outco
     let mut ended = if silent { recorder.take().map(|recorder| end(recorder, &nodes, healed)) } else { None };
     if let Some(behind) = behind {
         let first = behind.join().expect("it does not panic");
-        rig.notes.push(format!("to {to} shards: {}", first.map_or_else(|e| e, |answer| answer.status.to_string())));
+        let told = first.map_or_else(|error| error, |answer| format!("{} {}", answer.status, answer.json["error"]));
+        rig.notes.push(format!("to {to} shards: {}", told.trim_end_matches(" null")));
         reshard_at_last(&asked, to);
     }
     if let Some(recorder) = recorder {
