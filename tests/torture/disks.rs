@@ -77,13 +77,19 @@ impl Disk {
         perhaps(&format!("fsfreeze -u {}", self.mounted.display()));
     }
 
-    /// There is room again, on a file system that was made whole; nobody may use it meanwhile.
-    pub fn mend(&self) {
+    /// There is room again, on a file system that was made whole; or, where that can't be, on a new one: then false.
+    /// Nobody may use it meanwhile.
+    pub fn mend(&self) -> bool {
         perhaps(&format!("rm -f {}", self.ballast(&self.backing)));
         must(&format!("umount {}", self.mounted.display()));
-        // It says with its status that it mended something; whether it did well is seen when it is mounted.
+        // It says with its status that it mended something; so it is asked again.
         perhaps(&format!("e2fsck -fy {}", self.image()));
+        let whole = run(&format!("e2fsck -fn {}", self.image())).is_ok();
+        if !whole {
+            must(&format!("mkfs.ext4 -q -F -m 0 {}", self.image()));
+        }
         self.mount().expect("it was mounted before");
+        whole
     }
 
     /// There is room again.

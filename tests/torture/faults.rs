@@ -308,7 +308,9 @@ fn failing_disk(rig: &mut Rig) {
             rig.cluster.kill(node);
         }
     }
-    rig.disks[node].mend();
+    if !rig.disks[node].mend() {
+        rig.notes.push("nothing is left of it".to_owned());
+    }
     rig.restart(node);
     if !starts(rig, node) {
         rig.notes.push("refused what is left".to_owned());
