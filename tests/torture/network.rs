@@ -68,8 +68,8 @@ impl Network {
     /// The same on a switch in user space.
     fn link_by_switch(&mut self) -> Result<(), String> {
         let (hub, program) = (self.hub(), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torture/switch.py"));
-        let started = Command::new("ip")
-            .args(["netns", "exec", &hub, "python3", program, &self.nodes.to_string()])
+        let started = Command::new("nsenter")
+            .args([&within(&hub), "python3", program, &self.nodes.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -118,7 +118,7 @@ impl Network {
 
     /// The words that run a program where this node is.
     pub fn through(&self, node: usize) -> Vec<String> {
-        vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", self.namespace(node))]
+        vec!["nsenter".to_owned(), within(&self.namespace(node))]
     }
 
     /// From now on nothing goes from the first to the second of each of these pairs; all others reach each other.
@@ -166,9 +166,15 @@ impl Network {
     }
 
     fn filter(&self, node: usize, rules: &str) -> Result<(), String> {
-        let words = ["ip", "netns", "exec", &self.namespace(node), "iptables-restore"];
+        let words = ["nsenter", &within(&self.namespace(node)), "iptables-restore"];
         run_with(&words, &format!("*filter\n:INPUT ACCEPT [0:0]\n{rules}COMMIT\n")).map(drop)
     }
+}
+
+/// The argument with which `nsenter` runs a program in this network alone. `ip netns exec` would give it mounts of its
+/// own, too, and so hold on to file systems that others want to unmount.
+fn within(namespace: &str) -> String {
+    format!("--net=/run/netns/{namespace}")
 }
 
 impl Drop for Network {
