@@ -19,7 +19,7 @@ use crate::client::{Answer, Client};
 use crate::random::Random;
 
 /// How long a client waits for an answer: longer than the nodes of these tests wait for what an answer needs.
-pub const PATIENCE: Duration = Duration::from_secs(4);
+pub const PATIENCE: Duration = Duration::from_secs(6);
 
 /// Keys that all sessions share.
 const KEYS: usize = 64;

@@ -70,7 +70,7 @@ impl Rig {
                 words.extend(network.through(node));
             }
         }
-        let mut extra = vec![("FILL_MIB_S", "1"), ("DEADLINE_MS", "2000")];
+        let mut extra = vec![("FILL_MIB_S", "1"), ("DEADLINE_MS", "4000")];
         extra.extend(&settings.nodes);
         let cluster = Cluster::prepare_in(place, NODES, 2, &extra, Some(machine()));
         let mut rig = Self {
