@@ -47,7 +47,7 @@ fn judged(file: &Path) -> Result<Report, HistoryError> {
 
 /// The report in a few lines.
 fn told(file: &Path, report: &Report) -> String {
-    let Report { operations, keys, chains, finals, violations } = report;
+    let Report { operations, keys, chains, finals, account, violations } = report;
     let verdict = match violations.len() {
         0 => "causally convergent".to_owned(),
         n => format!("NOT causally convergent, {n} found"),
@@ -56,6 +56,9 @@ fn told(file: &Path, report: &Report) -> String {
         "{}: {verdict}: {operations} operations on {keys} keys in {chains} chains, {finals} words of replicas at the end",
         file.display()
     );
+    if *finals > 0 {
+        text.push_str(&format!("\n  {account}"));
+    }
     for violation in violations {
         text.push_str(&format!("\n  {violation}"));
     }

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, clap::Args)]
 pub struct HealthcheckArgs {
     #[command(flatten)]
-    settings: ServeArgs,
+    settings: Box<ServeArgs>,
 }
 
 /// `entail healthcheck`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::account::Account;
 use super::events::{Events, Kind, events};
 use super::order::{Clocks, Graph, Place, knows};
 use super::record::{HistoryError, Outcome, Record};
@@ -50,6 +51,8 @@ pub struct Report {
     pub chains: usize,
     /// Replicas' words on single keys at the end.
     pub finals: usize,
+    /// What became of the acknowledged writes, where replicas told of their keys at the end.
+    pub account: Account,
     /// What is wrong; empty for a history that a causally convergent store can have.
     pub violations: Vec<Violation>,
 }
@@ -68,20 +71,22 @@ pub fn check(records: &[Record]) -> Result<Report, HistoryError> {
     let (keys, finals) = (found.keys, found.held.len());
     let mut checker = Checker::new(records, found, violations);
     checker.run();
-    Ok(Report { operations, keys, chains, finals, violations: checker.violations })
+    let Checker { account, violations, .. } = checker;
+    Ok(Report { operations, keys, chains, finals, account, violations })
 }
 
 /// The writes of one key in one chain, in order.
 type Writes = BTreeMap<u32, Vec<u32>>;
 
-struct Checker<'a> {
-    records: &'a [Record],
-    found: Events,
+pub(super) struct Checker<'a> {
+    pub(super) records: &'a [Record],
+    pub(super) found: Events,
     clocks: Clocks,
     /// By key.
     writes: Vec<Writes>,
     /// Pairs of writes of one key: the first comes before the second in every order that explains the reads.
     conflicts: Vec<(u32, u32)>,
+    account: Account,
     violations: Vec<Violation>,
 }
 
@@ -106,7 +111,7 @@ impl<'a> Checker<'a> {
             writes[event.key as usize].entry(event.place.chain).or_default().push(number);
         }
         let clocks = Clocks::new(0, 0);
-        Self { records, found, clocks, writes, conflicts: Vec::new(), violations }
+        Self { records, found, clocks, writes, conflicts: Vec::new(), account: Account::default(), violations }
     }
 
     fn run(&mut self) {
@@ -125,6 +130,7 @@ impl<'a> Checker<'a> {
             self.look_at(read);
         }
         self.compare_replicas();
+        self.account = self.account();
         let mut edges = self.causes();
         edges.extend(&self.conflicts);
         if self.violations.is_empty()
@@ -175,7 +181,7 @@ impl<'a> Checker<'a> {
     }
 
     /// True when `a` is in the causal past of `b`, or is `b`.
-    fn is_before(&self, a: u32, b: u32) -> bool {
+    pub(super) fn is_before(&self, a: u32, b: u32) -> bool {
         knows(self.clocks.of(b as usize), self.place(a))
     }
 

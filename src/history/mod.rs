@@ -20,7 +20,9 @@
 //! alone can; else it tells nothing. So no right history is ever refused, and what the checker may miss is a wrong order
 //! of deletes among themselves. **The end**: after the last operation, [`Op::Final`] records tell what each replica
 //! holds. They follow every acknowledged write, so one that was lost is a pattern like any other, and replicas must agree.
+//! [`Account`] says of each acknowledged write what became of it.
 
+mod account;
 mod check;
 mod events;
 mod order;
@@ -28,5 +30,6 @@ mod record;
 #[cfg(test)]
 mod tests;
 
+pub use account::Account;
 pub use check::{Pattern, Report, Violation, check};
 pub use record::{HistoryError, Op, Outcome, Record, read_history};

@@ -104,6 +104,31 @@ fn what_nobody_wrote_is_thin_air() {
     right("a ?w x 1; b r x 1");
 }
 
+#[track_caller]
+fn accounted(text: &str, readable: usize, followed: usize, overtaken: usize, lost: usize) {
+    let account = check(&history(text)).expect("a history").account;
+    let found = (account.readable, account.followed, account.overtaken.len(), account.lost.len());
+    assert_eq!(found, (readable, followed, overtaken, lost), "{text}");
+    assert_eq!(account.acknowledged(), readable + followed + overtaken + lost);
+}
+
+#[test]
+fn what_became_of_each_write_is_told() {
+    accounted("a w x 1; a r x 1", 0, 0, 0, 0);
+    accounted("a w x 1; a w x 2; a w y 1; n f x 2; n f y 1", 2, 1, 0, 0);
+    accounted("a w x 1; b w x 2; n f x 1", 1, 0, 1, 0);
+    accounted("a w x 1; b ?w x 2; b !w x 3; n f x 2", 0, 0, 1, 0);
+    accounted("a w x 1; a w x 2; n f x 1", 1, 0, 0, 1);
+    accounted("a w x 1; n f x", 0, 0, 0, 1);
+    // Deletes: followed by one, concurrent with one, and followed by none.
+    accounted("a w x 1; a d x; n f x", 1, 1, 0, 0);
+    accounted("a w x 1; b d x; c d x; n f x", 2, 0, 1, 0);
+    accounted("a w x 1; a d x; a w x 2; n f x", 1, 1, 0, 1);
+    accounted("a w x 1; a d x; n f x 1", 1, 0, 0, 1);
+    // Nothing can be told of what goes in a circle.
+    accounted("a r x 1; a w y 1; b r y 1; b w x 1; n f x 1", 0, 0, 0, 0);
+}
+
 #[test]
 fn operations_in_a_circle_are_found() {
     wrong(Pattern::CyclicCO, "a r x 1; a w y 1; b r y 1; b w x 1");

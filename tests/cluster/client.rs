@@ -30,23 +30,28 @@ impl Answer {
 }
 
 /// One session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Client {
     /// What the session has seen.
     pub context: String,
-    patient: bool,
+    timeout: Duration,
     connections: BTreeMap<String, TcpStream>,
 }
 
 impl Client {
     /// A session that has seen nothing.
     pub fn new() -> Self {
-        Self::default()
+        Self::waiting(TIMEOUT)
+    }
+
+    /// The same, which waits so long for an answer.
+    pub fn waiting(timeout: Duration) -> Self {
+        Self { context: String::new(), timeout, connections: BTreeMap::new() }
     }
 
     /// A session that has seen this much, without a connection yet.
     pub fn seen(context: String) -> Self {
-        Self { context, ..Self::default() }
+        Self { context, ..Self::new() }
     }
 
     /// Writes a key; takes over the context of the answer.
@@ -62,7 +67,7 @@ impl Client {
 
     /// A client that waits for changes, which take their time.
     pub fn patient() -> Self {
-        Self { patient: true, ..Self::default() }
+        Self::waiting(CHANGE_TIMEOUT)
     }
 
     /// Asks for a change of view or shards.
@@ -75,7 +80,8 @@ impl Client {
         self.exchange("GET", node, path, "", None)
     }
 
-    fn in_session(&mut self, method: &str, node: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
+    /// Asks with the session's context; takes over the context of the answer.
+    pub fn in_session(&mut self, method: &str, node: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
         let context = std::mem::take(&mut self.context);
         let answer = self.exchange(method, node, path, &context, body);
         let seen = answer.as_ref().ok().and_then(|answer| answer.json["causal-metadata"].as_str());
@@ -98,13 +104,12 @@ impl Client {
             Some(stream) => stream,
             None => connect(node)?,
         };
-        if self.patient {
-            stream.set_read_timeout(Some(CHANGE_TIMEOUT))?;
-        }
+        stream.set_read_timeout(Some(self.timeout))?;
         let request = request(method, node, path, context, body);
         let mut answer = over(&mut stream, &request);
         if answer.is_err() && repeat {
             stream = connect(node)?;
+            stream.set_read_timeout(Some(self.timeout))?;
             answer = over(&mut stream, &request);
         }
         if answer.is_ok() {

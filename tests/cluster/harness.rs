@@ -1,6 +1,7 @@
 //! Starts, kills and restarts the nodes of one cluster.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,13 +28,35 @@ static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 
 /// A command of the built program with nothing of this environment but what it needs to run.
 pub fn entail() -> Command {
-    program(Path::new(env!("CARGO_BIN_EXE_entail")))
+    program(Path::new(env!("CARGO_BIN_EXE_entail")), &[])
 }
 
-fn program(path: &Path) -> Command {
-    let mut command = Command::new(path);
-    command.env_clear().stdin(Stdio::null());
+/// The same of any build, run by another program: its name and arguments.
+fn program(build: &Path, through: &[String]) -> Command {
+    let mut words = through.iter().map(OsStr::new).chain([build.as_os_str()]);
+    let mut command = Command::new(words.next().expect("the program itself is one"));
+    command.args(words).env_clear().stdin(Stdio::null());
     command
+}
+
+/// Where the nodes of a cluster run.
+pub struct Place {
+    /// The start of their addresses: `127.x.y.`
+    pub network: String,
+    /// By node, the name and arguments of what runs the program there; it must become the program (`exec`).
+    pub through: Vec<Vec<String>>,
+}
+
+impl Place {
+    /// Loopback addresses that no other test uses.
+    pub fn loopback() -> Self {
+        Self::at(network())
+    }
+
+    /// Loopback addresses of one's own choice, as `127.x.y.`
+    pub fn at(network: String) -> Self {
+        Self { network, through: Vec::new() }
+    }
 }
 
 /// The only one to use the machine, until it is dropped. A test that failed before does not matter.
@@ -47,6 +70,12 @@ pub fn network() -> String {
     // Two test processes at the same time differ in their ids.
     let id = std::process::id().wrapping_mul(61).wrapping_add(cluster);
     format!("127.{}.{}.", 1 + id / 250 % 250, 1 + id % 250)
+}
+
+/// A temporary directory whose name tells which process made it.
+fn directory() -> tempfile::TempDir {
+    let prefix = format!("entail-{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().expect("a temporary directory")
 }
 
 /// Waits for something to come true; panics with `what` when it does not in time.
@@ -78,7 +107,7 @@ pub fn signal(child: &Child, signal: Signal) {
 pub struct Cluster {
     /// Their REST addresses.
     pub nodes: Vec<String>,
-    network: String,
+    place: Place,
     /// How many of them the store began with.
     first: usize,
     shards: u32,
@@ -130,26 +159,26 @@ impl Cluster {
         extra: &[(&'static str, &str)],
         machine: Option<MutexGuard<'static, ()>>,
     ) -> Self {
-        Self::prepare_at(network(), nodes, shards, extra, machine)
+        Self::prepare_in(Place::loopback(), nodes, shards, extra, machine)
     }
 
-    /// The same on a network of one's own choice, as `127.x.y.`
-    pub fn prepare_at(
-        network: String,
+    /// The same somewhere else.
+    pub fn prepare_in(
+        place: Place,
         nodes: usize,
         shards: u32,
         extra: &[(&'static str, &str)],
         machine: Option<MutexGuard<'static, ()>>,
     ) -> Self {
         Self {
-            nodes: (1..=nodes).map(|host| format!("{network}{host}:8085")).collect(),
-            network,
+            nodes: (1..=nodes).map(|host| format!("{}{host}:8085", place.network)).collect(),
+            place,
             first: nodes,
             shards,
             extra: extra.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
             processes: (0..nodes).map(|_| None).collect(),
             programs: BTreeMap::new(),
-            directory: tempfile::tempdir().expect("a temporary directory"),
+            directory: directory(),
             _machine: machine,
         }
     }
@@ -167,9 +196,12 @@ impl Cluster {
         self.processes[node].as_ref().expect("the node runs").id()
     }
 
-    fn start_all(&mut self) {
+    /// Starts all that do not run, and waits until they are ready.
+    pub fn start_all(&mut self) {
         for node in 0..self.nodes.len() {
-            self.restart(node);
+            if self.processes[node].is_none() {
+                self.restart(node);
+            }
         }
         self.wait_ready();
     }
@@ -177,7 +209,7 @@ impl Cluster {
     /// Starts one more node, which joins the store by itself; gives its number.
     pub fn add(&mut self) -> usize {
         let node = self.nodes.len();
-        self.nodes.push(format!("{}{}:8085", self.network, node + 1));
+        self.nodes.push(format!("{}{}:8085", self.place.network, node + 1));
         self.processes.push(None);
         self.restart(node);
         node
@@ -197,9 +229,9 @@ impl Cluster {
         if node >= self.first {
             view.push(self.nodes[node].clone());
         }
-        let build = self.programs.get(&node).map(PathBuf::as_path);
-        let child = build
-            .map_or_else(entail, program)
+        let through = self.place.through.get(node).map_or(&[][..], Vec::as_slice);
+        let build = self.programs.get(&node).map_or(Path::new(env!("CARGO_BIN_EXE_entail")), PathBuf::as_path);
+        let child = program(build, through)
             .arg("serve")
             .env("SOCKET_ADDRESS", &self.nodes[node])
             .env("VIEW", view.join(","))
@@ -248,8 +280,8 @@ impl Cluster {
     pub fn wait_ready(&mut self) {
         let until = Instant::now() + READY_WITHIN;
         for node in 0..self.nodes.len() {
-            while let Some(child) = &mut self.processes[node] {
-                let ended = child.try_wait().expect("a child can be waited for");
+            while self.processes[node].is_some() {
+                let ended = self.ended(node);
                 assert!(ended.is_none(), "{} ended: {ended:?}", self.nodes[node]);
                 let ready = self.readiness(node);
                 match ready {
@@ -259,6 +291,13 @@ impl Cluster {
                 std::thread::sleep(LOOK_EVERY);
             }
         }
+    }
+
+    /// How a node ended that was started and ended by itself; it does not run from then on.
+    pub fn ended(&mut self, node: usize) -> Option<ExitStatus> {
+        let status = self.processes[node].as_mut()?.try_wait().expect("a child can be waited for")?;
+        self.processes[node] = None;
+        Some(status)
     }
 
     fn readiness(&self, node: usize) -> Result<(), String> {
@@ -275,9 +314,9 @@ impl Cluster {
         Ok(serde_json::from_value(answer.json["view"].clone()).expect("a view is a list of addresses"))
     }
 
-    /// Where a node keeps its data.
+    /// Where a node keeps its data: the only thing in a directory of its own.
     pub fn data_dir(&self, node: usize) -> PathBuf {
-        self.directory.path().join(format!("node{}", node + 1))
+        self.directory.path().join(format!("node{}", node + 1)).join("data")
     }
 
     /// What a node has said on standard error so far, in all its lives.

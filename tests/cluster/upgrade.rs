@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::changes::{reshard, state};
 use crate::client::Client;
-use crate::harness::{Cluster, machine, wait_until};
+use crate::harness::{Cluster, Place, machine, wait_until};
 
 /// Where the fixture's nodes lived, and have to live.
 const NETWORK: &str = "127.211.1.";
@@ -54,7 +54,7 @@ fn identity(node: &str) -> Value {
 #[ignore = "makes tests/fixtures/store-1, which is kept as the build that defined format 1 made it"]
 fn make_the_fixture() {
     assert!(!fixture().exists(), "it is there already; a later format gets a directory of its own");
-    let mut cluster = Cluster::prepare_at(NETWORK.to_owned(), 2, 1, SETTINGS, Some(machine()));
+    let mut cluster = Cluster::prepare_in(Place::at(NETWORK.to_owned()), 2, 1, SETTINGS, Some(machine()));
     cluster.restart(0);
     cluster.restart(1);
     cluster.wait_ready();
@@ -88,7 +88,7 @@ fn make_the_fixture() {
 fn the_data_directories_of_format_1_open() {
     let expected: Value = serde_json::from_slice(&fs::read(fixture().join("expected.json")).expect("it is committed"))
         .expect("it is JSON");
-    let mut cluster = Cluster::prepare_at(NETWORK.to_owned(), 2, 1, SETTINGS, Some(machine()));
+    let mut cluster = Cluster::prepare_in(Place::at(NETWORK.to_owned()), 2, 1, SETTINGS, Some(machine()));
     for node in 0..2 {
         copy(&fixture().join(format!("node{}", node + 1)), &cluster.data_dir(node));
     }

@@ -1,0 +1,85 @@
+//! What became of each acknowledged write: it is there at the end, or what is there follows it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::check::Checker;
+use super::events::{Held, Kind};
+
+/// Acknowledged writes of the keys that replicas told of at the end, by what became of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// They are what is there. A delete is, where nothing is.
+    pub readable: usize,
+    /// A write that causally follows them is there.
+    pub followed: usize,
+    /// A write that neither follows them nor is followed by them is there: it must have the greater timestamp. Pairs of
+    /// such a write and the one that is there, by number in the records.
+    pub overtaken: Vec<(usize, usize)>,
+    /// Neither: acknowledged, and gone. By number in the records.
+    pub lost: Vec<usize>,
+}
+
+impl Account {
+    /// All acknowledged writes.
+    pub fn acknowledged(&self) -> usize {
+        self.readable + self.followed + self.overtaken.len() + self.lost.len()
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (all, overtaken, lost) = (self.acknowledged(), self.overtaken.len(), self.lost.len());
+        write!(
+            f,
+            "{all} acknowledged writes: {} are there, {} were followed by what is, ",
+            self.readable, self.followed
+        )?;
+        write!(f, "{overtaken} were concurrent with what is, {lost} are lost")
+    }
+}
+
+impl Checker<'_> {
+    pub(super) fn account(&self) -> Account {
+        let mut held: BTreeMap<u32, Held> = BTreeMap::new();
+        for word in &self.found.held {
+            held.entry(word.key).or_insert(*word);
+        }
+        let mut account = Account::default();
+        for write in &self.found.acknowledged {
+            let event = &self.found.events[*write as usize];
+            if let Some(held) = held.get(&event.key).filter(|_| event.kind.is_write()) {
+                self.settle(*write, *held, &mut account);
+            }
+        }
+        account
+    }
+
+    fn settle(&self, write: u32, held: Held, account: &mut Account) {
+        let event = &self.found.events[write as usize];
+        let number = event.record as usize;
+        let nothing = self.records[held.record as usize].value.is_none();
+        if held.shows == Some(write) || nothing && event.kind == Kind::Delete {
+            account.readable += 1;
+            return;
+        }
+        // Where nothing is there and no delete alone explains it, any may be what is there.
+        let deletes = (0..).zip(&self.found.events).filter(|(_, other)| {
+            nothing && held.shows.is_none() && other.key == event.key && other.kind == Kind::Delete
+        });
+        let mut there: Vec<u32> = held.shows.into_iter().chain(deletes.map(|(number, _)| number)).collect();
+        there.retain(|other| !self.is_before(*other, write));
+        let last = there.iter().max_by_key(|other| self.records[self.record(**other)].end_us);
+        if there.iter().any(|other| self.is_before(write, *other)) {
+            account.followed += 1;
+        } else if let Some(other) = last {
+            account.overtaken.push((number, self.record(*other)));
+        } else {
+            account.lost.push(number);
+        }
+    }
+
+    fn record(&self, event: u32) -> usize {
+        self.found.events[event as usize].record as usize
+    }
+}
