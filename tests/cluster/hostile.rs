@@ -220,7 +220,7 @@ fn right(name: &str, ended: &Ended) -> bool {
 fn idle(node: &str) -> usize {
     let one = |number: usize| {
         let mut stream = connect(node).expect("the node accepts");
-        if number % 100 == 0 {
+        if number.is_multiple_of(100) {
             let answer = over(&mut stream, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").expect("an answer");
             assert_eq!(answer.status, 200);
         }
