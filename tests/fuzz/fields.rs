@@ -71,7 +71,7 @@ fn strike_value(random: &mut Random, value: &mut Value, seeds: &[Vec<u8>]) {
             let at = random.below(bytes.len());
             bytes[at] = random.next() as u8;
         }
-        Value::Bytes(bytes) => *bytes = damaged(random, &[bytes.clone()]),
+        Value::Bytes(bytes) => *bytes = damaged(random, std::slice::from_ref(bytes)),
         Value::Message(_) => *value = Value::Bytes(damaged(random, seeds)),
     }
 }

@@ -140,8 +140,8 @@ fn wish(turn: u64) -> Option<(NodeAddr, Input)> {
     let input = match turn {
         300 => change(Wanted::Reshard(2)),
         600 => change(Wanted::Reshard(1)),
-        100.. if turn % 3 == 0 => {
-            let request = if turn % 9 == 0 {
+        100.. if turn.is_multiple_of(3) => {
+            let request = if turn.is_multiple_of(9) {
                 Request::Delete { key: name, context }
             } else {
                 Request::Put { key: name, value: Bytes::from(turn.to_string()), context }

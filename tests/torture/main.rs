@@ -22,6 +22,7 @@
 //! Networks, disks and clocks need root and programs of the machine (iproute2, iptables, e2fsprogs, faketime). What is
 //! wrong is left in the directory that the failure names: the history, and what every node said.
 
+#[expect(dead_code, reason = "tests/cluster uses more of it")]
 #[path = "../cluster/client.rs"]
 mod client;
 mod disks;

@@ -100,7 +100,8 @@ const NOWHERE: &[(&str, &str)] = &[
     ("LOST_TAKE", "the same: under equal versions the sender knows that its stay is lost"),
 ];
 
-/// Those that the model does not have: it has no Paxos, and does not order a stay's writes or truncate logs.
+/// Those that the model does not have: it has no Paxos, does not order a stay's writes or truncate logs,
+/// and knows at once whose disk is lost.
 const ADDED: &[&str] = &[
     "DurableAcceptor",
     "UnanimousBirth",
@@ -110,6 +111,7 @@ const ADDED: &[&str] = &[
     "AckCopies",
     "Carry",
     "TruncateStable",
+    "CloseLive",
 ];
 
 #[test]
