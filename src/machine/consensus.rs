@@ -16,7 +16,7 @@ use super::{Io, Machine, records};
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
 use crate::cluster::delta::MapDelta;
-use crate::cluster::map::ClusterMap;
+use crate::cluster::map::{ClusterMap, Stay};
 use crate::cluster::paxos::epochs::{Participant, Stand, Turn, may_propose};
 use crate::cluster::paxos::{Acceptor, PaxosMessage, Quorum};
 use crate::cluster::reconcile::sight::{Present, Sight, Watch};
@@ -33,6 +33,9 @@ const LOOK_MS: u64 = 20;
 /// After a new map the proposer lets steps gather for so long, in milliseconds: writes to a row that changes wait until its
 /// peers have said their first words, so rows should change seldom, and many at once.
 const GATHER_MS: u64 = 250;
+
+/// … and for so long while more are to come: some peers are still being filled.
+const GATHER_MORE_MS: u64 = 1_000;
 
 /// A voter that is not the lowest proposes when it has had something to do for this long, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
@@ -241,6 +244,11 @@ impl Machine {
             self.consensus.idle = Some(Idle { around, until_ms, sight });
             return;
         };
+        let fills = next.rows.iter().any(|row| row.peers.values().any(Stay::is_joining));
+        if asked.is_none() && fills && now < self.consensus.adopted_ms + GATHER_MORE_MS {
+            self.consensus.look_ms = now + GATHER_MORE_MS / 10;
+            return;
+        }
         let due_since_ms = *self.consensus.due_since_ms.get_or_insert(now);
         if !leads && now < due_since_ms + PATIENCE_MS {
             return;

@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::machine::message::{Input, Message};
 
 /// A turn with such work in it is followed by a rest from it of so many times what it cost.
-const REST: u32 = 9;
+const REST: u32 = 19;
 
 /// What the present turn costs, and whether somebody would wait for it.
 #[derive(Debug, Default)]
