@@ -3,17 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use peak_alloc::PeakAlloc;
+use allocation_counter::measure;
 
 use crate::random::Random;
-
-#[global_allocator]
-static MEMORY: PeakAlloc = PeakAlloc;
 
 /// Cases of all targets together, unless the environment says how many.
 const CASES: u64 = 200_000;
 
-/// What is measured is the whole process.
+/// Each target has the machine to itself.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// How much a case may have allocated at a time, beyond what it began with: `times` its input's bytes, and `more`.
@@ -39,18 +36,17 @@ impl Cases {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    /// Does something with `input` bytes of input within the bound.
+    /// Does something with `input` bytes of input within the bound, on this thread: what other threads do meanwhile, those of
+    /// a target that has ended and of the test runner among them, does not count.
     pub fn within<T>(&mut self, input: usize, bound: Bound, work: impl FnOnce() -> T) -> T {
-        let before = MEMORY.current_usage();
-        MEMORY.reset_peak_usage();
-        let result = work();
-        let taken = MEMORY.peak_usage().saturating_sub(before);
+        let mut result = None;
+        let taken = measure(|| result = Some(work())).bytes_max as usize;
         assert!(
             taken <= bound.times * input + bound.more,
             "{taken} bytes were allocated for an input of {input}, more than {bound:?}"
         );
         self.most = self.most.max(taken.saturating_sub(bound.more) as f64 / input.max(1) as f64);
-        result
+        result.expect("the work was done")
     }
 }
 
