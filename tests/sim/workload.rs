@@ -277,7 +277,7 @@ impl World {
             let coordinator = self.oracle.versions[version].coordinator;
             self.judge(acknowledged::shown_alone(self, coordinator, version));
         }
-        self.judge(acknowledged::existed(&self.oracle, asked, existed));
+        self.judge(acknowledged::existed(&self.oracle, asked, version, existed));
         self.oracle.bind(write, version);
         self.oracle.versions[version].acked = Some(copies);
         self.oracle.versions[version].shown = true;

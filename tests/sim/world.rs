@@ -202,6 +202,8 @@ impl World {
             Event::Room { node } => self.room(node),
             Event::Operator => self.operator(),
             Event::Recover => self.recover(),
+            // Once everything is healed, `rest` gives it.
+            Event::Word if self.quiet => {}
             Event::Word => self.forget_the_dead(),
         }
     }

@@ -112,6 +112,8 @@ pub fn a_late_write_of_one_who_was_away(clauses: Clauses) {
     s.cut_off(&[away]);
     s.wait(60_000);
     s.until("it is made Leaving", |world| state_at(world, 0, away, 0) == Some(PeerState::Leaving));
+    // The proposer lets steps gather no longer: the next map, in which it joins, comes as soon as it is back.
+    s.wait(1_500);
     assert_eq!(s.ask(0, Kind::Put, x, away), Said::Written(1));
     s.heal();
     s.rests();
