@@ -316,8 +316,20 @@ impl Machine {
             hears.insert(around.node, heard);
         }
         hears.insert(me, Arc::new(mine));
+        self.weigh_own();
         let present = Present { hears, connected, bytes: self.consensus.bytes.clone() };
         self.consensus.watch.look(now, &self.map, present, &self.consensus.steps)
+    }
+
+    /// Takes note of how much this node's own replicas hold, to the next power of two: equal sights are looked at once.
+    fn weigh_own(&mut self) {
+        for (partition, part) in (0..).map(PartitionId).zip(&self.parts) {
+            let Some(replica) = part.replica.as_ref().filter(|replica| replica.filled) else { continue };
+            let bytes = replica.bytes.next_power_of_two();
+            if self.consensus.bytes.get(&partition).is_none_or(|known| *known < replica.bytes) {
+                Arc::make_mut(&mut self.consensus.bytes).insert(partition, bytes);
+            }
+        }
     }
 
     // ---- Changes that are asked for.

@@ -6,7 +6,7 @@
 //! takes over items, vector, floor and clock as a whole. So what comes by a fill is a causally whole state.
 //!
 //! Both ends work in slices, one chunk a turn of the driver (`budget`): each sync, each tick and each chunk that is asked
-//! on brings the next.
+//! on brings the next. What repairs a peer that clients go to comes before what brings a new one its partition.
 //!
 //! A peer asks when operations have been waiting here for 50 ms and none is ready, or when for a second another peer
 //! has had durably what is lacking here. An attempt that hears nothing for a while is given up, for another.
@@ -30,13 +30,14 @@ use crate::cluster::map::PeerState;
 use crate::error::StoreError;
 use crate::store::{Read, Store};
 use crate::types::{BatchNo, Dot, Epoch, Key, NodeAddr, PartitionId, StayId, Timestamp};
+use budget::Purpose;
 use items::{item_weight, next_items};
 
 /// Operations that wait for longer than this, in milliseconds, with none ready, ask for a fill.
 const BLOCKED_MS: u64 = 50;
 
 /// What another peer has had for longer than this, in milliseconds, is asked for.
-const LACK_MS: u64 = 1_000;
+pub(super) const LACK_MS: u64 = 1_000;
 
 /// An attempt that hears nothing for this long, in milliseconds, is given up.
 const SILENT_MS: u64 = 2_000;
@@ -50,8 +51,8 @@ const WAITING_MS: u64 = 500;
 /// Fills that one node gives, or has been asked for; more must ask again.
 const MOST_OUT: usize = 1_024;
 
-/// Views that a source holds open for one receiver at once; its other fills wait for theirs. While a view is open the
-/// store frees nothing that was replaced since, and to free much at once holds up requests.
+/// Views that a source holds open at once for one receiver and purpose; its other fills wait for theirs. While a view is
+/// open the store frees nothing that was replaced since, and to free much at once holds up requests.
 const MOST_VIEWS: usize = 2;
 
 /// A fill that is being received.
@@ -91,6 +92,7 @@ pub(super) struct FillOut {
     to: NodeAddr,
     partition: PartitionId,
     version: Epoch,
+    purpose: Purpose,
     attempt: u64,
     /// What the receiver has.
     vector: VersionVector,
@@ -254,7 +256,7 @@ impl Machine {
                 fill.whole = Some(whole);
             }
             if !self.on(Rule::FillDoneSync) {
-                while self.take_chunk(partition, io)? {}
+                while self.take_chunk(partition, Purpose::Repair, io)? {}
             }
         } else {
             self.send(from, Message::FillNext { partition, attempt, index: index + 1 }, io);
@@ -272,18 +274,19 @@ impl Machine {
 
     /// Takes over the fills that are whole and durable, a large one in pieces.
     pub(super) fn finish_fills(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
-        for partition in self.partitions() {
-            let whole = self.part(partition).filling.as_ref().and_then(|fill| fill.whole);
-            if whole.is_some_and(|batch| batch <= self.synced) {
-                while self.fill_budget.may_take() && self.take_chunk(partition, io)? {}
-            }
+        let is_ready = |fill: &FillIn| fill.whole.is_some_and(|batch| batch <= self.synced);
+        let ready = self.partitions().filter(|p| self.part(*p).filling.as_ref().is_some_and(is_ready));
+        let mut ready: Vec<_> = ready.map(|p| (self.part(p).purpose_of(&self.config.address), p)).collect();
+        ready.sort_unstable();
+        for (purpose, partition) in ready {
+            while self.fill_budget.may_take(purpose) && self.take_chunk(partition, purpose, io)? {}
         }
         Ok(())
     }
 
     /// Merges the next chunk; after the last one, everything that the fill stands for is held. False when there is no
     /// fill any more.
-    fn take_chunk(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<bool, StoreError> {
+    fn take_chunk(&mut self, partition: PartitionId, purpose: Purpose, io: &mut Io<'_>) -> Result<bool, StoreError> {
         let Some(fill) = &self.part(partition).filling else { return Ok(false) };
         if fill.taken == fill.next {
             self.hold_filled(partition, io)?;
@@ -294,7 +297,7 @@ impl Machine {
             let items: Vec<(Key, Item)> = records::decode("a part of a fill", &bytes)?;
             self.take_items(partition, items, io)?;
             self.pending.remove(key);
-            self.fill_budget.take(bytes.len());
+            self.fill_budget.take(purpose, bytes.len());
         }
         let part = self.part_mut(partition);
         part.filled_steps += 1;
@@ -357,7 +360,7 @@ impl Machine {
         if !known || part.own().is_none() || part.replica.is_none() {
             return;
         }
-        let version = part.version;
+        let (version, purpose) = (part.version, part.purpose_of(from));
         if self.fills_asked.insert((from.clone(), partition), attempt) == Some(attempt) {
             // The same request again, late: a second view would mix with the first.
             return;
@@ -369,9 +372,21 @@ impl Machine {
         let asked_ms = self.now.mono_ms;
         let to = from.clone();
         let (given_ms, spoke_ms, view, from, next, due) = (asked_ms, asked_ms, None, None, 0, true);
-        let fill =
-            FillOut { to, partition, version, attempt, vector, view, from, next, asked_ms, given_ms, spoke_ms, due };
-        self.fills_out.push(fill);
+        self.fills_out.push(FillOut {
+            to,
+            partition,
+            version,
+            purpose,
+            attempt,
+            vector,
+            view,
+            from,
+            next,
+            asked_ms,
+            given_ms,
+            spoke_ms,
+            due,
+        });
     }
 
     pub(super) fn on_fill_next(
@@ -393,15 +408,21 @@ impl Machine {
         self.send_ready_fills(io)
     }
 
+    /// How many views are held open, by receiver and purpose.
+    pub(super) fn open_views(&self) -> BTreeMap<(NodeAddr, Purpose), usize> {
+        let mut open = BTreeMap::new();
+        for fill in self.fills_out.iter().filter(|fill| fill.view.is_some()) {
+            *open.entry((fill.to.clone(), fill.purpose)).or_default() += 1;
+        }
+        open
+    }
+
     /// Takes the views that were asked for, of what is applied now.
     pub(super) fn take_fill_views(&mut self, store: &dyn Store) {
         let clock = self.clock.peek(self.now.wall_ms);
-        let mut open: BTreeMap<NodeAddr, usize> = BTreeMap::new();
-        for fill in self.fills_out.iter().filter(|fill| fill.view.is_some()) {
-            *open.entry(fill.to.clone()).or_default() += 1;
-        }
+        let mut open = self.open_views();
         for fill in self.fills_out.iter_mut().filter(|fill| fill.view.is_none()) {
-            let open = open.entry(fill.to.clone()).or_default();
+            let open = open.entry((fill.to.clone(), fill.purpose)).or_default();
             if *open == MOST_VIEWS {
                 continue;
             }
@@ -419,8 +440,8 @@ impl Machine {
         let now = self.now.mono_ms;
         let mut done = Vec::new();
         self.fill_budget.fill(now, self.config.fill_bytes_a_second);
-        // Each in its turn: who was given something last comes last.
-        self.fills_out.sort_by_key(|fill| fill.given_ms);
+        // Each in its turn: who was given something last comes last, repairs before that.
+        self.fills_out.sort_by_key(|fill| (fill.purpose, fill.given_ms));
         for (at, fill) in self.fills_out.iter_mut().enumerate() {
             let stale = self.parts[fill.partition.0 as usize].version != fill.version;
             if stale {
@@ -428,7 +449,8 @@ impl Machine {
                 continue;
             }
             let durable = |batch: &BatchNo| *batch <= self.synced || !durable_first;
-            let open = fill.view.as_ref().filter(|(_, _, batch)| durable(batch) && self.fill_budget.may_give());
+            let open =
+                fill.view.as_ref().filter(|(_, _, batch)| durable(batch) && self.fill_budget.may_give(fill.purpose));
             let waits = open.is_none();
             if !fill.due || (waits && now < fill.spoke_ms + WAITING_MS) {
                 continue;
@@ -439,7 +461,7 @@ impl Machine {
                 fill.given_ms = now;
                 (items, fill.from) = next_items(view.as_ref(), fill.partition, fill.from.as_ref(), &fill.vector)?;
                 last = fill.from.is_none().then(|| end.clone());
-                self.fill_budget.give(items.iter().map(|(key, item)| item_weight(key, item)).sum());
+                self.fill_budget.give(fill.purpose, items.iter().map(|(key, item)| item_weight(key, item)).sum());
             }
             let end = last;
             if end.is_some() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::fill::FillIn;
+use super::fill::budget::Purpose;
 use super::message::ClockPromise;
 use super::requests::Origin;
 use super::rules::{Rule, Rules};
@@ -256,6 +257,12 @@ impl Part {
     pub fn own_serving(&self) -> Option<StayId> {
         let serving = self.own_stays().find(|peer| peer.state == PeerState::Serving).map(|peer| peer.stay);
         serving.filter(|_| self.replica.is_some())
+    }
+
+    /// What a fill of this node is for, or of another one.
+    pub fn purpose_of(&self, receiver: &NodeAddr) -> Purpose {
+        let serves = |peer: &&PartPeer| peer.node == *receiver && peer.state == PeerState::Serving && !peer.lost;
+        if self.peers.iter().any(|peer| serves(&peer)) { Purpose::Repair } else { Purpose::Move }
     }
 
     /// This node's stay that answers a request of a client: one that serves (R4).

@@ -55,6 +55,12 @@ struct Lockstep {
     fills: usize,
     /// The most chunks of fills, with something in them, that one step has given.
     most_given: usize,
+    /// The most views that a node has held open for another and one purpose.
+    most_views: usize,
+    /// See [`Machine::rest`]: how long a machine rests after each turn that asks for it, in milliseconds.
+    rest_ms: u64,
+    /// See [`Config::fill_bytes_a_second`].
+    fill_bytes: u64,
     /// Maps that were told, to whom: whole (true), or as differences.
     maps: Vec<(NodeAddr, bool)>,
     /// Machines that ended, and why.
@@ -110,6 +116,9 @@ impl Lockstep {
             on_their_way: VecDeque::new(),
             fills: 0,
             most_given: 0,
+            most_views: 0,
+            rest_ms: 0,
+            fill_bytes: 64 << 20,
             maps: Vec::new(),
             ended: BTreeMap::new(),
             unapplied_bytes: 1 << 20,
@@ -125,7 +134,8 @@ impl Lockstep {
     }
 
     fn start(&mut self, number: usize, nodes: usize, shards: u32, store: MemoryStore) {
-        let config = Config { max_unapplied_bytes: self.unapplied_bytes, ..config(number, nodes, shards) };
+        let (max_unapplied_bytes, fill_bytes_a_second) = (self.unapplied_bytes, self.fill_bytes);
+        let config = Config { max_unapplied_bytes, fill_bytes_a_second, ..config(number, nodes, shards) };
         let machine = Machine::open(config, &store, self.now).unwrap();
         self.hosts.insert(node(number), Host { machine, store, up: true });
     }
@@ -146,7 +156,14 @@ impl Lockstep {
         let Some(host) = self.hosts.get_mut(at).filter(|host| host.up) else { return };
         host.machine.step(self.now, input, &host.store, &mut effects);
         self.most_given = self.most_given.max(chunks(&effects));
-        while let Some(batch) = host.machine.flush(&host.store, &mut effects) {
+        loop {
+            let has_worked = host.machine.has_worked();
+            let flushed = host.machine.flush(&host.store, &mut effects);
+            self.most_views = host.machine.open_views().into_values().fold(self.most_views, usize::max);
+            if has_worked && self.rest_ms > 0 {
+                host.machine.rest(self.now.mono_ms + self.rest_ms);
+            }
+            let Some(batch) = flushed else { break };
             host.store.sync().unwrap();
             let before = chunks(&effects);
             host.machine.step(self.now, Input::Synced(batch), &host.store, &mut effects);

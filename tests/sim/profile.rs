@@ -96,6 +96,8 @@ pub struct Settings {
     pub strikes: u64,
     /// Bytes of fills that a node gives a second.
     pub fill_bytes: u64,
+    /// How long a node rests after each turn with work in it that nobody waits for, in milliseconds.
+    pub rest_ms: u64,
     /// Disks are lost that hold the last copies.
     pub careless: bool,
     /// Nodes start up to this many milliseconds apart.
@@ -195,6 +197,7 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
             transitions(&mut s, random, faults);
             s.nodes = random.within(3, 7) as usize;
             (s.fault_gap_ms, s.careless) = (random.pick(&[3000, 8000]), random.percent(40));
+            s.rest_ms = random.pick(&[0, 10, 60]);
         }
         "recover" => {
             let faults = Faults { majority: 2, wipe: 1, crash: 4, cut: 3, slow: 1, lag: 1, ..Faults::default() };
@@ -215,6 +218,7 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
             transitions(&mut s, random, Faults { cut: 4, crash: 1, ..Faults::default() });
             (s.cut_ms, s.down_ms) = (random.pick(&[20_000, 90_000]), random.pick(&[5_000, 70_000]));
             (s.fault_gap_ms, s.change_gap_ms) = (20_000, 20_000);
+            s.rest_ms = random.pick(&[0, 10, 60]);
         }
         other => panic!("no profile is called {other}; there are {PROFILES:?}"),
     }
@@ -270,6 +274,7 @@ fn standard(random: &mut Random) -> Settings {
         careless: false,
         strikes: 0,
         fill_bytes: 64 << 20,
+        rest_ms: 0,
         start_ms: 150,
         skew_ms: random.pick(&[0, 0, 300]),
     }

@@ -331,8 +331,12 @@ impl World {
         }
         let node = &mut self.nodes[n];
         let process = node.process.as_mut().expect("it runs");
+        let has_worked = process.machine.has_worked();
         if let Some(batch) = process.machine.flush(&node.disk, &mut new) {
             process.unsynced = Some((batch, node.disk.applied()));
+        }
+        if has_worked {
+            process.machine.rest(clocks.mono_ms + self.settings.rest_ms);
         }
         for effect in new {
             let glimpse = self.witness(n, &effect, None, false).map(Box::new);

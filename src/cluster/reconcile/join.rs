@@ -10,43 +10,57 @@ use crate::cluster::map::{PeerState, Row, Stay};
 use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, StayId};
 
 /// What each node is being filled with.
-#[derive(Debug, Default)]
-pub(super) struct Joining(BTreeMap<Incarnation, u64>);
+#[derive(Debug)]
+pub(super) struct Joining<'a> {
+    filling: BTreeMap<Incarnation, u64>,
+    bytes: &'a BTreeMap<PartitionId, u64>,
+    /// What a partition counts of which nothing is known: as much as the others on average.
+    average: u64,
+}
 
-impl Joining {
-    pub fn count<'a>(rows: impl Iterator<Item = (PartitionId, &'a Row)>, bytes: &BTreeMap<PartitionId, u64>) -> Self {
-        let mut joining = Self::default();
+impl<'a> Joining<'a> {
+    pub fn count<'r>(
+        rows: impl Iterator<Item = (PartitionId, &'r Row)>,
+        bytes: &'a BTreeMap<PartitionId, u64>,
+    ) -> Self {
+        let sum = bytes.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+        let average = sum.checked_div(bytes.len() as u64).unwrap_or(0);
+        let mut joining = Self { filling: BTreeMap::new(), bytes, average };
         for (partition, row) in rows {
             for stay in row.peers.values().filter(|stay| stay.is_joining()) {
-                joining.add(stay.incarnation, bytes.get(&partition).copied().unwrap_or(0));
+                joining.add(stay.incarnation, partition);
             }
         }
         joining
     }
 
-    fn has_room(&self, node: Incarnation, bytes: u64) -> bool {
-        self.0.get(&node).is_none_or(|filling| filling.saturating_add(bytes) <= JOIN_BYTES)
+    fn of(&self, partition: PartitionId) -> u64 {
+        self.bytes.get(&partition).copied().unwrap_or(self.average)
     }
 
-    fn add(&mut self, node: Incarnation, bytes: u64) {
-        let filling = self.0.entry(node).or_default();
+    fn has_room(&self, node: Incarnation, partition: PartitionId) -> bool {
+        self.filling.get(&node).is_none_or(|filling| filling.saturating_add(self.of(partition)) <= JOIN_BYTES)
+    }
+
+    fn add(&mut self, node: Incarnation, partition: PartitionId) {
+        let bytes = self.of(partition);
+        let filling = self.filling.entry(node).or_default();
         *filling = filling.saturating_add(bytes);
     }
 }
 
 impl Place<'_> {
     /// A live wanted node that has no Joining or Serving stay, and that somebody can fill: Joining.
-    pub fn join(&mut self, joining: &mut Joining) {
-        let bytes = self.table.sight.bytes.get(&self.partition).copied().unwrap_or(0);
+    pub fn join(&mut self, joining: &mut Joining<'_>) {
         for &node in self.live_wanted() {
             let has_stay = self.seen().values().any(|stay| stay.incarnation == node && !stay.is_leaving());
             let waits = self.table.sight.waiting.contains(&(self.partition, node));
-            if has_stay || waits || !joining.has_room(node, bytes) {
+            if has_stay || waits || !joining.has_room(node, self.partition) {
                 continue;
             }
             let nobody = !self.seen().values().any(Stay::serves);
             if if nobody { self.all_left_are_live() } else { self.is_heard_by_one_serving(node) } {
-                joining.add(node, bytes);
+                joining.add(node, self.partition);
                 self.name(Stay::new(node, PeerState::Joining));
                 self.took(if nobody { Step::JoinedFromLeaving } else { Step::Joined });
             }

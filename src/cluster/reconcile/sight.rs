@@ -19,8 +19,9 @@ pub const REPLACED_MS: u64 = 30_000;
 /// A Joining peer whose fill has not moved for this long is removed, in milliseconds.
 pub const STALLED_MS: u64 = 30_000;
 
-/// A node joins so many bytes at once, or one partition.
-pub const JOIN_BYTES: u64 = 64 << 20;
+/// A node joins so many bytes at once, or one partition. While a peer is Joining, it is sent every write, and what is
+/// written is not stable, so that every context names it: few at a time, a second or two of copying.
+pub const JOIN_BYTES: u64 = 2 << 20;
 
 /// The longest that a node is not named again after a stalled fill, in milliseconds.
 const LONGEST_WAIT_MS: u64 = 30 * 60_000;
@@ -35,7 +36,7 @@ pub struct Present {
     pub hears: BTreeMap<NodeAddr, Arc<BTreeSet<NodeAddr>>>,
     /// Who is at the other end of the connections that stand now, this node itself included.
     pub connected: BTreeMap<NodeAddr, Incarnation>,
-    /// What a fill from nothing takes, in bytes; a partition that is not listed counts as empty.
+    /// What a fill from nothing takes, in bytes; a partition that is not listed counts as those that are, on average.
     pub bytes: Arc<BTreeMap<PartitionId, u64>>,
 }
 

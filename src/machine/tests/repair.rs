@@ -1,6 +1,9 @@
 //! When a fill is asked for, and when the streams are enough.
 
 use super::*;
+use crate::cluster::map::{PeerState, Stay};
+use crate::machine::fill::LACK_MS;
+use crate::machine::message::Wanted;
 
 #[test]
 fn a_stream_that_is_merely_late_is_no_reason_for_a_fill() {
@@ -68,4 +71,61 @@ fn tombstones_are_collected_while_others_write() {
         let kept: u64 = all.machine(number).partition_status().iter().map(|part| part.tombstones).sum();
         assert_eq!(kept, 0, "node{number}");
     }
+}
+
+/// The nodes that serve a key, by number.
+fn servers(all: &Lockstep, name: &str, nodes: usize) -> Vec<usize> {
+    let map = all.machine(1).map().clone();
+    let row = map.row(key(name).partition(map.partitions()));
+    let serving: Vec<_> = row.peers.values().filter(|peer| peer.state == PeerState::Serving).collect();
+    let serves = |number: &usize| serving.iter().any(|peer| peer.incarnation == all.machine(*number).incarnation());
+    (1..=nodes).filter(serves).collect()
+}
+
+/// Six nodes with larger values, of which half are about to be filled with what the other half has, and rest an hour
+/// after the first chunk; gives a key and the three nodes that serve it all the time.
+fn resting(all: &mut Lockstep) -> (String, [usize; 3]) {
+    all.run_ms(2_000);
+    let large = "x".repeat(40_000);
+    for n in 0..120 {
+        all.put(1, &format!("key{n}"), &large, &Context::empty());
+    }
+    all.rest_ms = 3_600_000;
+    let name = "key0".to_owned();
+    let serving = servers(all, &name, 6).try_into().unwrap();
+    all.begin_change(1, Wanted::Reshard(1));
+    all.run_ms(1_000);
+    (name, serving)
+}
+
+#[test]
+fn what_a_client_waits_for_comes_before_what_moves() {
+    let mut all = Lockstep::new(6, 2);
+    let (name, [first, second, third]) = resting(&mut all);
+    // A write that one of its peers does not get before its coordinator is gone.
+    all.cut.push((node(first), node(third)));
+    let context = all.put(first, &name, "last", &Context::empty());
+    all.stop(first);
+    all.run_ms(LACK_MS + 500);
+    // It is asked for what it has, and can't ask others.
+    all.cut.extend((1..=6).map(|other| (node(third), node(other))));
+    let Response::Value { value, .. } = all.get(third, &name, &context) else {
+        panic!("node{third} has not got it from node{second}")
+    };
+    assert_eq!(value, "last");
+    assert!(all.machine(second).map().target.is_some(), "what moves still rests");
+}
+
+#[test]
+fn few_views_are_held_open_at_once() {
+    let mut all = Lockstep::new(6, 2);
+    resting(&mut all);
+    let map = all.machine(1).map();
+    let joins = |number: usize| {
+        let own = all.machine(number).incarnation();
+        let joins = |peer: &&Stay| peer.incarnation == own && peer.state == PeerState::Joining;
+        map.rows.iter().filter(|row| row.peers.values().any(|peer| joins(&peer))).count()
+    };
+    assert_eq!((1..=6).map(joins).max(), Some(4), "as many fills of one node are under way");
+    assert_eq!(all.most_views, 2);
 }
