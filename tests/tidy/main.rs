@@ -22,6 +22,8 @@ const IMPORTS: &[(&str, &str)] = &[
     ("config", "types error"),
     ("telemetry", "types error config"),
     ("store", "types error"),
+    // Listeners, of both APIs.
+    ("net", ""),
     // Knows nothing of the store that it judges.
     ("history", ""),
     ("causal", "types error"),
@@ -31,8 +33,8 @@ const IMPORTS: &[(&str, &str)] = &[
     ("node", "types error config telemetry causal cluster machine store wire"),
     ("api", ""),
     ("api::rest", "types error config telemetry causal cluster machine node"),
-    ("api::grpc", "types error config telemetry causal cluster machine node wire"),
-    ("server", "types error config telemetry causal cluster machine store wire node api api::rest api::grpc"),
+    ("api::grpc", "types error config telemetry causal cluster machine net node wire"),
+    ("server", "types error config telemetry causal cluster machine store net wire node api api::rest api::grpc"),
     (
         "cli",
         "types error config telemetry causal cluster machine store wire node api api::rest api::grpc server history",
