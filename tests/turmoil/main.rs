@@ -21,6 +21,7 @@ mod plan;
 mod random;
 mod run;
 mod sessions;
+mod sockets;
 mod table;
 mod trace;
 
@@ -84,29 +85,49 @@ fn a_difference_of_a_millisecond_is_found() {
     let (usual, other) = (run(1, Twist::NONE), run(1, Twist { late, ..Twist::NONE }));
     let found = difference(&usual.trace, &other.trace).expect("the traces differ");
     println!("{found}");
-    assert!(usual.trace.len() > 1_000);
+    assert_eq!(difference(&usual.trace, &usual.trace), None);
 }
 
 /// The first seed of which something is wrong without this clause of the protocol, and what.
-fn first_wrong(without: Rule) -> (u64, String) {
+fn first_wrong(without: Rule, seeds: u64) -> Option<(u64, Vec<String>)> {
     let rules = Rules::all().without(without);
-    let runs = (1..=SEEDS).map(|seed| (seed, run(seed, Twist { rules, ..Twist::NONE }).wrong));
-    let found = runs.map(|(seed, wrong)| (seed, wrong.into_iter().next())).find(|(_, wrong)| wrong.is_some());
-    let (seed, wrong) = found.unwrap_or_else(|| panic!("nobody misses {without:?}"));
-    (seed, wrong.expect("it was found"))
+    let runs = (1..=seeds).map(|seed| (seed, run(seed, Twist { rules, ..Twist::NONE }).wrong));
+    runs.into_iter().find(|(_, wrong)| !wrong.is_empty())
 }
 
 #[test]
 fn a_stale_read_is_found() {
-    let (seed, wrong) = first_wrong(Rule::ReadWaits);
-    println!("seed {seed}: {wrong}");
-    assert!(wrong.contains("WriteCORead") || wrong.contains("StaleAbsence") || wrong.contains("Cyclic"), "{wrong}");
+    let (seed, wrong) = first_wrong(Rule::ReadWaits, SEEDS).expect("clients see it");
+    println!("seed {seed}: {}", wrong[0]);
+    assert!(["WriteCORead", "StaleAbsence", "Cyclic"].iter().any(|pattern| wrong[0].contains(pattern)), "{wrong:?}");
 }
 
 #[test]
-fn a_lost_write_is_found() {
-    let (seed, wrong) = first_wrong(Rule::AckDurable);
-    println!("seed {seed}: {wrong}");
+fn an_answer_that_the_contract_does_not_have_is_found() {
+    let (seed, wrong) = first_wrong(Rule::AckDurable, SEEDS).expect("clients see it");
+    println!("seed {seed}: {}", wrong[0]);
+    assert!(wrong[0].contains("copies: Some(0)"), "{wrong:?}");
+}
+
+/// Which clauses of the protocol are missed within so many seeds.
+#[test]
+#[ignore = "takes minutes"]
+fn clauses() {
+    let seeds = setting("ENTAIL_TURMOIL_SEEDS", 20);
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, Into::into);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(rule) = Rule::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    match first_wrong(*rule, seeds) {
+                        Some((seed, wrong)) => println!("{rule:?}: seed {seed}: {}", wrong.join(" | ")),
+                        None => println!("{rule:?}: nothing"),
+                    }
+                }
+            });
+        }
+    });
 }
 
 /// Prints the trace of a seed.

@@ -1,37 +1,27 @@
 //! A real node on a simulated host: its servers, its loop and its dialling side, as `entail serve` puts them together,
 //! over turmoil's network, on a disk in memory.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use entail::api::rest;
 use entail::cluster::reconcile::rules::ReconcileRules;
 use entail::machine::Config;
 use entail::machine::rules::Rules;
-use entail::net::Listener;
 use entail::node::{Clock, Disk, Driver, Node, Options, Surroundings, Syncing};
 use entail::server::http::Limits;
 use entail::server::serve_node;
 use entail::server::stop::stop_pair;
 use entail::store::memory::MemoryStore;
 use entail::types::NodeAddr;
-use entail::wire::Dialler;
-use futures_util::future::BoxFuture;
-use hyper::Uri;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep;
-use tonic::transport::{Channel, Endpoint, Error};
-use tower::service_fn;
-use turmoil::net::{TcpListener, TcpStream};
+use turmoil::net::TcpListener;
 
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::sockets::Sockets;
 use crate::trace::Trace;
 
 /// The REST port of every node; gRPC's is `OFFSET` above it.
@@ -66,6 +56,8 @@ pub struct Host {
 #[derive(Debug)]
 struct Kept {
     store: Arc<MemoryStore>,
+    /// The connections of the process.
+    sockets: Sockets,
     random: Random,
 }
 
@@ -82,12 +74,17 @@ impl Host {
             rules,
             ahead_ms: plan.ahead_ms[node],
             trace: trace.clone(),
-            disk: Mutex::new(Kept { store: Arc::default(), random }),
+            disk: Mutex::new(Kept { store: Arc::default(), sockets: Sockets::new(trace.clone()), random }),
         }
     }
 
     fn disk(&self) -> MutexGuard<'_, Kept> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The process is about to be killed.
+    pub fn dies(&self) {
+        self.disk().sockets.die();
     }
 
     /// What a crash leaves on the disk; how many batches are lost with it. The process must have ended.
@@ -101,16 +98,19 @@ impl Host {
 
     /// The process: serves until the host crashes.
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
+        let sockets = Sockets::new(self.trace.clone());
         let (store, seed, random) = {
             let mut disk = self.disk();
+            disk.sockets = sockets.clone();
             (Arc::clone(&disk.store), disk.random.seed(), Random::new(disk.random.next()))
         };
-        let rest = Bound(TcpListener::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT)).await?);
-        let grpc = Bound(TcpListener::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT + OFFSET)).await?);
+        let anywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let rest = sockets.bound(TcpListener::bind((anywhere, PORT)).await?);
+        let grpc = sockets.bound(TcpListener::bind((anywhere, PORT + OFFSET)).await?);
         let options = Options { machine: self.config(seed), grpc_port_offset: OFFSET };
         let surroundings = Surroundings {
             clock: Arc::new(Clocks { ahead_ms: self.ahead_ms, turns: AtomicU64::new(0) }),
-            dialler: Arc::new(Wires(self.trace.clone())),
+            dialler: Arc::new(sockets),
             driver: Driver::Tasks(syncs(Arc::clone(&store), random)),
         };
         let node = Node::start(options, Disk { store, free_bytes: Box::new(|| None) }, surroundings)?;
@@ -139,13 +139,14 @@ impl Host {
     }
 }
 
-/// Syncs take a few milliseconds, now and then many.
-fn syncs(store: Arc<MemoryStore>, random: Random) -> Arc<dyn Fn() -> Syncing + Send + Sync> {
+/// Syncs take a few milliseconds, now and then many; those of every third process always.
+fn syncs(store: Arc<MemoryStore>, mut random: Random) -> Arc<dyn Fn() -> Syncing + Send + Sync> {
+    let usual = random.pick(&[3, 5, 60]);
     let random = Mutex::new(random);
     Arc::new(move || {
         let store = Arc::clone(&store);
         let (covered, mut random) = (store.applied(), random.lock().unwrap_or_else(PoisonError::into_inner));
-        let most = if random.percent(2) { 80 } else { 4 };
+        let most = if random.percent(2) { 150 } else { usual };
         let takes = Duration::from_millis(random.within(0, most));
         Box::pin(async move {
             sleep(takes).await;
@@ -169,70 +170,5 @@ impl Clock for Clocks {
 
     fn on_core(&self) -> Duration {
         COST * self.turns.fetch_add(1, Ordering::Relaxed) as u32
-    }
-}
-
-/// A bound port of a host.
-struct Bound(TcpListener);
-
-impl Listener for Bound {
-    type Connection = TcpStream;
-
-    async fn accept(&self) -> io::Result<TcpStream> {
-        self.0.accept().await.map(|(stream, _)| stream)
-    }
-}
-
-/// The way from one node to another.
-#[derive(Clone, Debug)]
-struct Wires(Trace);
-
-impl Wires {
-    async fn connect(self, uri: Uri) -> io::Result<TokioIo<Wire>> {
-        let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or_default());
-        let stream = TcpStream::connect((host, port)).await?;
-        Ok(TokioIo::new(Wire { stream, trace: self.0 }))
-    }
-}
-
-impl Dialler for Wires {
-    fn dial(&self, endpoint: Endpoint) -> BoxFuture<'static, Result<Channel, Error>> {
-        let wires = self.clone();
-        Box::pin(async move { endpoint.connect_with_connector(service_fn(move |uri| wires.clone().connect(uri))).await })
-    }
-
-    fn dial_lazily(&self, endpoint: Endpoint) -> Channel {
-        let wires = self.clone();
-        endpoint.connect_with_connector_lazy(service_fn(move |uri| wires.clone().connect(uri)))
-    }
-}
-
-/// A connection that was dialled; what is sent on it is noted.
-struct Wire {
-    stream: TcpStream,
-    trace: Trace,
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(count)) = written {
-            self.trace.sent(&bytes[..count]);
-        }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -40,7 +40,7 @@ pub struct Operator {
 
 impl Operator {
     fn is_wrong(&self, what: String) {
-        self.shared.seen.borrow_mut().wrong.push(what);
+        self.session.is_wrong(what);
     }
 
     async fn get(&mut self, node: usize, path: &str) -> Option<Answer> {
@@ -117,41 +117,60 @@ impl Operator {
             }
             epochs.push(status.json["epoch"].clone());
         }
-        let mut finals: Vec<Record> = Vec::new();
-        for key in (0..self.plan.keys).map(|key| format!("key{key}")) {
-            let mut values = Vec::new();
-            for node in 0..self.plan.nodes {
-                let last = self.last(node, &key).await?;
-                values.push(last.value.clone());
-                finals.push(last);
-            }
-            if values.iter().any(|value| *value != values[0]) {
-                return None;
-            }
+        if epochs.iter().any(|epoch| *epoch != epochs[0]) {
+            return None;
         }
-        epochs.iter().all(|epoch| *epoch == epochs[0]).then_some(finals)
+        let readers = (0..self.plan.nodes).map(|node| tokio::task::spawn_local(self.reader(node).all()));
+        let mut finals: Vec<Record> = Vec::new();
+        for reader in readers.collect::<Vec<_>>() {
+            finals.extend(reader.await.ok()??);
+        }
+        let keys = self.plan.keys;
+        let agreed = finals.iter().enumerate().all(|(at, last)| last.value == finals[at % keys].value);
+        agreed.then_some(finals)
     }
 
-    /// What a node shows of a key, to somebody who has seen nothing.
-    async fn last(&mut self, node: usize, key: &str) -> Option<Record> {
+    fn reader(&self, node: usize) -> Reader {
+        Reader { session: self.session.another(format!("reader of {}", name(node))), node, keys: self.plan.keys }
+    }
+}
+
+/// Reads every key at one node, as somebody who has seen nothing.
+struct Reader {
+    session: Session,
+    node: usize,
+    keys: usize,
+}
+
+impl Reader {
+    /// What the node shows; nothing when it does not tell of every key.
+    async fn all(mut self) -> Option<Vec<Record>> {
+        let mut all = Vec::new();
+        for key in 0..self.keys {
+            all.push(self.last(&format!("key{key}")).await?);
+        }
+        Some(all)
+    }
+
+    async fn last(&mut self, key: &str) -> Option<Record> {
         let start_us = now().as_micros() as u64;
-        let answer = self.session.ask(node, Op::Final, key, None, "").await;
+        let answer = self.session.ask(self.node, Op::Final, key, None, "").await;
         let outcome = match outcome(Op::Final, &answer) {
             Ok(outcome @ (Outcome::Ok | Outcome::Absent)) => outcome,
             Ok(_) => return None,
             Err(wrong) => {
-                self.is_wrong(wrong);
+                self.session.is_wrong(wrong);
                 return None;
             }
         };
         Some(Record {
-            session: format!("replica at {}", name(node)),
+            session: format!("replica at {}", name(self.node)),
             op: Op::Final,
             key: key.to_owned(),
             value: shown(Op::Final, outcome, &answer.ok()?),
             context_in: None,
             context_out: None,
-            node: name(node),
+            node: name(self.node),
             start_us,
             end_us: now().as_micros() as u64,
             outcome,

@@ -53,7 +53,8 @@ impl Plan {
         let latency = (Duration::from_millis(random.within(0, 3)), Duration::from_millis(longest));
         let slow = (0..random.within(0, 2)).map(|_| link(&mut random, nodes));
         let slow: Vec<_> = slow.collect();
-        let slow = slow.into_iter().map(|(a, b)| (a, b, Duration::from_millis(longest * random.within(2, 4)))).collect();
+        let slow =
+            slow.into_iter().map(|(a, b)| (a, b, Duration::from_millis(longest * random.within(2, 4)))).collect();
         let mut plan = Self {
             seed,
             nodes,

@@ -101,8 +101,7 @@ impl<'a> World<'a> {
             .max_message_latency(plan.latency.1)
             .tcp_capacity(QUEUE)
             .build();
-        let hosts: Vec<_> =
-            (0..plan.nodes).map(|node| Arc::new(Host::new(&plan, node, twist.rules, trace))).collect();
+        let hosts: Vec<_> = (0..plan.nodes).map(|node| Arc::new(Host::new(&plan, node, twist.rules, trace))).collect();
         for (node, host) in hosts.iter().enumerate() {
             let host = Arc::clone(host);
             sim.host(name(node).as_str(), move || Arc::clone(&host).run());
@@ -162,6 +161,7 @@ impl<'a> World<'a> {
             // What was held is let go; a link that was cut is mended by that, too.
             Fault::Mend(links) => pairs(links).into_iter().for_each(|(a, b)| self.sim.release(a, b)),
             Fault::Crash(node, keep_percent) => {
+                self.hosts[*node].dies();
                 self.sim.crash(name(*node).as_str());
                 self.counts.crashes += 1;
                 let lost = self.hosts[*node].crash(*keep_percent);
@@ -184,7 +184,8 @@ impl<'a> World<'a> {
         self.counts.reshards = u64::from(seen.resharded);
         self.counts.tries = seen.tries;
         self.counts.agreed_after = seen.agreed_after;
-        self.counts.maps = self.trace.lines().iter().filter(|line| line.contains("acting under a new map")).count() as u64;
+        self.counts.maps =
+            self.trace.lines().iter().filter(|line| line.contains("acting under a new map")).count() as u64;
         match check(&seen.records) {
             Ok(report) => {
                 wrong.extend(report.violations.iter().map(ToString::to_string));

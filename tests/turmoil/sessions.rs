@@ -63,6 +63,16 @@ impl Session {
         Self { name, client: Client::default(), context: String::new(), random, shared, trace }
     }
 
+    /// Another one that has seen nothing.
+    pub fn another(&self, name: String) -> Self {
+        Self::new(name, self.random.clone(), &self.shared, &self.trace)
+    }
+
+    /// Takes note of what must not be.
+    pub fn is_wrong(&self, what: String) {
+        self.shared.seen.borrow_mut().wrong.push(what);
+    }
+
     /// Works until the end.
     pub async fn work(mut self, nodes: usize, keys: usize) {
         let mut node = self.random.index(nodes);
@@ -101,7 +111,7 @@ impl Session {
         let answer = self.ask(node, op, key, value.as_deref(), &context_in).await;
         let outcome = match outcome(op, &answer) {
             Ok(outcome) => outcome,
-            Err(wrong) => return self.shared.seen.borrow_mut().wrong.push(format!("{} of {key}: {wrong}", self.name)),
+            Err(wrong) => return self.is_wrong(format!("{} of {key}: {wrong}", self.name)),
         };
         let done = matches!(outcome, Outcome::Ok | Outcome::Absent);
         let context_out = answer.as_ref().ok().filter(|_| done).and_then(|answer| answer.context.clone());
