@@ -33,7 +33,7 @@ use entail::machine::rules::{Rule, Rules};
 
 use run::{Twist, run};
 use table::Counts;
-use trace::difference;
+use trace::{difference, digest};
 
 /// How many seeds are run.
 const SEEDS: u64 = 100;
@@ -49,8 +49,8 @@ fn twice(seed: u64) -> (Counts, Vec<String>) {
     if let Some(difference) = difference(&first.trace, &second.trace) {
         wrong.push(format!("two runs differ, {difference}"));
     }
-    let lines = first.trace.len() as u64;
-    (Counts { lines, ..first.counts }, wrong)
+    let (lines, digest) = (first.trace.len() as u64, digest(&first.trace));
+    (Counts { lines, digest, ..first.counts }, wrong)
 }
 
 #[test]

@@ -82,6 +82,11 @@ impl Host {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many batches are not synced.
+    pub fn unsynced(&self) -> usize {
+        self.disk().store.unsynced_len()
+    }
+
     /// The process is about to be killed.
     pub fn dies(&self) {
         self.disk().sockets.die();

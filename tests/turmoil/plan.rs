@@ -35,10 +35,18 @@ pub enum Fault {
     Hold(Vec<(usize, usize)>),
     /// Links are mended.
     Mend(Vec<(usize, usize)>),
-    /// A process ends at once; of what it had not synced so many batches of a hundred are kept, the oldest.
-    Crash(usize, u64),
+    /// A process ends at once; of the batches that it had not synced so many of a hundred are kept, the oldest.
+    Crash { node: usize, keep_percent: u64, when: When },
     /// It is started again.
     Start(usize),
+}
+
+/// When exactly a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    AtOnce,
+    /// As soon as it has something that is not synced, or half a second later.
+    Unsynced,
 }
 
 impl Plan {
@@ -112,7 +120,8 @@ impl Plan {
         let mut at = random.within(100, 2_500);
         for _ in 0..random.within(1, 2) {
             let node = random.index(self.nodes);
-            self.faults.push((at, Fault::Crash(node, random.pick(&[0, 0, 50, 100]))));
+            let (keep_percent, when) = (random.pick(&[0, 0, 50, 100]), random.pick(&[When::AtOnce, When::Unsynced]));
+            self.faults.push((at, Fault::Crash { node, keep_percent, when }));
             at += random.within(100, 2_500);
             self.faults.push((at, Fault::Start(node)));
             at += random.within(50, 1_000);

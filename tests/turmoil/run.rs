@@ -14,7 +14,7 @@ use turmoil::{Builder, Sim};
 
 use crate::node::{Host, name};
 use crate::operator::Operator;
-use crate::plan::{Fault, Plan};
+use crate::plan::{Fault, Plan, When};
 use crate::random::Random;
 use crate::sessions::{Session, Shared};
 use crate::table::Counts;
@@ -25,6 +25,9 @@ const EPOCH: u64 = 1_800_000_000;
 
 /// The longest that a run may take in virtual time.
 const LONGEST: Duration = Duration::from_secs(150);
+
+/// How long a crash waits for something that it can destroy.
+const AIM: Duration = Duration::from_millis(500);
 
 /// Room for what waits at a host: what was sent to one that is down is there when it is back.
 const QUEUE: usize = 4_096;
@@ -120,7 +123,7 @@ impl<'a> World<'a> {
         let mut next = 0;
         loop {
             while let Some((at, fault)) = self.plan.faults.get(next).cloned()
-                && self.shared.born.get().is_some_and(|born| self.sim.elapsed() >= born + Duration::from_millis(at))
+                && self.is_time(at, &fault)
             {
                 next += 1;
                 self.bring_about(&fault);
@@ -138,6 +141,19 @@ impl<'a> World<'a> {
         self.counts.virtual_time = self.sim.elapsed();
         self.counts.bytes = self.trace.bytes();
         Outcomes { trace: self.trace.lines(), counts: self.counts, wrong }
+    }
+
+    /// Whether a fault's time has come, which it has so many milliseconds after the birth.
+    fn is_time(&self, at: u64, fault: &Fault) -> bool {
+        let Some(late) =
+            self.shared.born.get().and_then(|born| self.sim.elapsed().checked_sub(born + Duration::from_millis(at)))
+        else {
+            return false;
+        };
+        match fault {
+            Fault::Crash { node, when: When::Unsynced, .. } => late > AIM || self.hosts[*node].unsynced() > 0,
+            _ => true,
+        }
     }
 
     fn bring_about(&mut self, fault: &Fault) {
@@ -160,7 +176,7 @@ impl<'a> World<'a> {
             }
             // What was held is let go; a link that was cut is mended by that, too.
             Fault::Mend(links) => pairs(links).into_iter().for_each(|(a, b)| self.sim.release(a, b)),
-            Fault::Crash(node, keep_percent) => {
+            Fault::Crash { node, keep_percent, .. } => {
                 self.hosts[*node].dies();
                 self.sim.crash(name(*node).as_str());
                 self.counts.crashes += 1;

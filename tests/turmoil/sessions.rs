@@ -94,7 +94,7 @@ impl Session {
                 _ => (Op::Delete, None),
             };
             self.operate(node, op, &key, value).await;
-            sleep(Duration::from_millis(self.random.within(0, 60))).await;
+            sleep(Duration::from_millis(self.random.within(0, 30))).await;
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Counts {
     /// The longest that nodes took to agree.
     pub agreed_after: Duration,
     pub lines: u64,
+    /// Of the traces; of many runs the sum, whatever their order.
+    pub digest: u64,
 }
 
 impl Counts {
@@ -59,6 +61,7 @@ impl Counts {
         for (sum, more) in sums {
             *sum += more;
         }
+        self.digest = self.digest.wrapping_add(run.digest);
         self.virtual_time += run.virtual_time;
         self.agreed_after = self.agreed_after.max(run.agreed_after);
     }
@@ -92,6 +95,7 @@ impl fmt::Display for Counts {
         for (name, count) in self.rows() {
             writeln!(f, "{name:<28} {count:>12}")?;
         }
+        writeln!(f, "{:<24} {:016x}", "digest of all traces", self.digest)?;
         writeln!(f, "{:<28} {:>12.0}", "virtual time, s", self.virtual_time.as_secs_f64())?;
         write!(f, "{:<28} {:>12.1}", "longest until agreed, s", self.agreed_after.as_secs_f64())
     }

@@ -81,6 +81,11 @@ pub fn difference(one: &[String], other: &[String]) -> Option<String> {
     Some(format!("line {}, after\n  {before}\n  {}\n  {}", same + 1, line(one, same), line(other, same)))
 }
 
+/// A number for a whole trace.
+pub fn digest(lines: &[String]) -> u64 {
+    lines.iter().fold(0, |digest, line| xxh3_64_with_seed(line.as_bytes(), digest))
+}
+
 /// Hears what nodes log, and adds it to a trace.
 #[derive(Debug)]
 pub struct Listener {
