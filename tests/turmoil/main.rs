@@ -109,6 +109,13 @@ fn an_answer_that_the_contract_does_not_have_is_found() {
     assert!(wrong[0].contains("copies: Some(0)"), "{wrong:?}");
 }
 
+#[test]
+fn a_disk_that_lies_is_found() {
+    let runs = (1..=SEEDS).map(|seed| (seed, run(seed, Twist { lying_disks: true, ..Twist::NONE }).wrong));
+    let (seed, wrong) = runs.into_iter().find(|(_, wrong)| !wrong.is_empty()).expect("what was synced is missed");
+    println!("seed {seed}: {}", wrong[0]);
+}
+
 /// Which clauses of the protocol are missed within so many seeds.
 #[test]
 #[ignore = "takes minutes"]

@@ -21,6 +21,7 @@ use turmoil::net::TcpListener;
 
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::run::Twist;
 use crate::sockets::Sockets;
 use crate::trace::Trace;
 
@@ -48,6 +49,8 @@ pub struct Host {
     partitions: u32,
     rules: Rules,
     ahead_ms: u64,
+    /// The disk says that it has synced, and has not.
+    lies: bool,
     trace: Trace,
     disk: Mutex<Kept>,
 }
@@ -63,7 +66,7 @@ struct Kept {
 
 impl Host {
     /// A host of this plan, with an empty disk.
-    pub fn new(plan: &Plan, node: usize, rules: Rules, trace: &Trace) -> Self {
+    pub fn new(plan: &Plan, node: usize, twist: Twist, trace: &Trace) -> Self {
         let address = |node| format!("{}:{PORT}", name(node)).parse().expect("an address");
         let random = Random::new(plan.seed.wrapping_mul(1_000).wrapping_add(node as u64));
         Self {
@@ -71,8 +74,9 @@ impl Host {
             view: (0..plan.nodes).map(address).collect(),
             shards: plan.shards,
             partitions: plan.partitions,
-            rules,
+            rules: twist.rules,
             ahead_ms: plan.ahead_ms[node],
+            lies: twist.lying_disks,
             trace: trace.clone(),
             disk: Mutex::new(Kept { store: Arc::default(), sockets: Sockets::new(trace.clone()), random }),
         }
@@ -116,7 +120,7 @@ impl Host {
         let surroundings = Surroundings {
             clock: Arc::new(Clocks { ahead_ms: self.ahead_ms, turns: AtomicU64::new(0) }),
             dialler: Arc::new(sockets),
-            driver: Driver::Tasks(syncs(Arc::clone(&store), random)),
+            driver: Driver::Tasks(syncs(Arc::clone(&store), self.lies, random)),
         };
         let node = Node::start(options, Disk { store, free_bytes: Box::new(|| None) }, surroundings)?;
         let requests = rest::Limits { deadline: DEADLINE, ..rest::Limits::default() };
@@ -145,7 +149,7 @@ impl Host {
 }
 
 /// Syncs take a few milliseconds, now and then many; those of every third process always.
-fn syncs(store: Arc<MemoryStore>, mut random: Random) -> Arc<dyn Fn() -> Syncing + Send + Sync> {
+fn syncs(store: Arc<MemoryStore>, lies: bool, mut random: Random) -> Arc<dyn Fn() -> Syncing + Send + Sync> {
     let usual = random.pick(&[3, 5, 60]);
     let random = Mutex::new(random);
     Arc::new(move || {
@@ -155,7 +159,9 @@ fn syncs(store: Arc<MemoryStore>, mut random: Random) -> Arc<dyn Fn() -> Syncing
         let takes = Duration::from_millis(random.within(0, most));
         Box::pin(async move {
             sleep(takes).await;
-            store.sync_to(covered);
+            if !lies {
+                store.sync_to(covered);
+            }
             Ok(())
         })
     })

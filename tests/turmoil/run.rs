@@ -52,10 +52,12 @@ pub struct Twist {
     pub rules: Rules,
     /// The first session begins so much later.
     pub late: Duration,
+    /// Disks say that they have synced, and have not.
+    pub lying_disks: bool,
 }
 
 impl Twist {
-    pub const NONE: Self = Self { rules: Rules::all(), late: Duration::ZERO };
+    pub const NONE: Self = Self { rules: Rules::all(), late: Duration::ZERO, lying_disks: false };
 }
 
 /// Runs a seed.
@@ -104,7 +106,7 @@ impl<'a> World<'a> {
             .max_message_latency(plan.latency.1)
             .tcp_capacity(QUEUE)
             .build();
-        let hosts: Vec<_> = (0..plan.nodes).map(|node| Arc::new(Host::new(&plan, node, twist.rules, trace))).collect();
+        let hosts: Vec<_> = (0..plan.nodes).map(|node| Arc::new(Host::new(&plan, node, twist, trace))).collect();
         for (node, host) in hosts.iter().enumerate() {
             let host = Arc::clone(host);
             sim.host(name(node).as_str(), move || Arc::clone(&host).run());
