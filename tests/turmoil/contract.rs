@@ -73,7 +73,7 @@ fn is_refused(verb: &str, answer: &Answer) -> bool {
         "Too many requests; try again later",
     ];
     let is = |error: &&str| has_only(&answer.json, 0, &[("error", json!(error)), ("message", message(verb))]);
-    answer.retry_after && errors.iter().any(|error| is(error))
+    answer.retry_after && errors.iter().any(is)
 }
 
 fn is_unknown(verb: &str, answer: &Answer) -> bool {

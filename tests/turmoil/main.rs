@@ -119,7 +119,7 @@ fn an_answer_that_the_contract_does_not_have_is_found() {
 #[test]
 fn a_disk_that_lies_is_found() {
     let twist = Twist { lying_disks: true, ..Twist::NONE };
-    let (seed, wrong) = first_wrong(twist, SEEDS, "").expect("what was to be synced is missed");
+    let (seed, wrong) = first_wrong(twist, SEEDS, "data directory").expect("what was to be synced is missed");
     println!("seed {seed}: {}", wrong[0]);
 }
 
