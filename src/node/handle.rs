@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::run::wall_ms;
+use super::surroundings::Clock;
 use crate::causal::codec::ContextCodec;
 use crate::cluster::map::ClusterMap;
 use crate::error::Code;
@@ -58,6 +58,7 @@ pub struct Handle {
     pub(super) looks: mpsc::Sender<Look>,
     pub(super) published: watch::Receiver<Published>,
     pub(super) life: watch::Receiver<Ping>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -140,7 +141,7 @@ impl Handle {
             cluster_id: map.cluster_id,
             line: map.line.clone(),
             epoch: map.epoch,
-            wall_ms: wall_ms(),
+            wall_ms: self.clock.wall_ms(),
             ..self.life.borrow().clone()
         }
     }

@@ -2,16 +2,19 @@
 //!
 //! One thread owns the machine (`run`). It drains its inbox, lanes in this order: what the node tells itself (a sync
 //! is done, stop), one look from outside, one wish for a change, the network, clients; steps the machine for each; applies one batch; hands it
-//! to the syncer, another thread; and carries out the effects. It never waits for the disk: what must be durable first
+//! to the syncer, another thread (`sync`); and carries out the effects. It never waits for the disk: what must be durable first
 //! waits inside the machine for `Input::Synced`. One sync covers all batches applied until it began (group commit).
 //!
 //! Every queue is bounded. A full client lane is an answer (`Code::TooManyRequests`); a full network lane makes the
 //! sender's stream wait.
+//!
+//! What else a node needs of the world it is given, as [`Surroundings`]: a simulation has others.
 
 mod effects;
 mod handle;
 mod pace;
 mod run;
+mod surroundings;
 mod sync;
 
 #[cfg(test)]
@@ -19,3 +22,4 @@ mod tests;
 
 pub use handle::Handle;
 pub use run::{Disk, Node, NodeError, Options};
+pub use surroundings::{Clock, Driver, Surroundings, Syncing, SystemClock};

@@ -3,27 +3,32 @@
 //! What a turn costs is told by the time that this thread had a core, not by the clock: on a machine that is busy with
 //! something else a turn takes long, and is no more work.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
+use super::surroundings::Clock;
 use crate::machine::message::{Input, Message};
 
 /// A turn with such work in it is followed by a rest from it of so many times what it cost.
 const REST: u32 = 19;
 
 /// What the present turn costs, and whether somebody would wait for it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
+    clock: Arc<dyn Clock>,
     began: Option<Duration>,
     /// There was work for clients since the last slice of the other kind.
     asked: bool,
 }
 
 impl Pace {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, began: None, asked: false }
+    }
+
     /// A step of a turn begins.
     pub fn step(&mut self, input: &Input) {
-        self.began.get_or_insert_with(on_core);
+        self.began.get_or_insert_with(|| self.clock.on_core());
         self.asked |= match input {
             Input::Request { .. } => true,
             Input::Message { message, .. } => matches!(message, Message::Forward { .. } | Message::Operations { .. }),
@@ -38,13 +43,7 @@ impl Pace {
             return None;
         }
         let asked = std::mem::take(&mut self.asked);
-        let cost = began.map_or(Duration::ZERO, |began| on_core().saturating_sub(began));
+        let cost = began.map_or(Duration::ZERO, |began| self.clock.on_core().saturating_sub(began));
         Some(if asked { cost * REST } else { Duration::ZERO })
     }
-}
-
-/// How long this thread has had a core since it began.
-fn on_core() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(now).unwrap_or_default()
 }

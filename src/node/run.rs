@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::effects::Hands;
 use super::handle::{Asked, AskedChange, Handle, Look, Published};
 use super::pace::Pace;
-use super::sync;
+use super::surroundings::{Clock, Driver, Surroundings, Work};
+use super::sync::Syncer;
 use crate::error::StoreError;
 use crate::machine::message::{Effect, Input, Ping};
 use crate::machine::{Config, Machine, TICK_MS};
@@ -73,7 +73,7 @@ pub enum NodeError {
     /// No thread could be started.
     #[error("no thread could be started: {0}")]
     Thread(std::io::Error),
-    /// The loop's thread panicked: a bug.
+    /// The loop, or the syncer, panicked: a bug.
     #[error("the node's loop has failed; this is a bug")]
     Panicked,
 }
@@ -91,7 +91,7 @@ pub struct Node {
     handle: Handle,
     local: Arc<Local>,
     stop: watch::Sender<bool>,
-    thread: thread::JoinHandle<Result<(), NodeError>>,
+    work: Work<Result<(), NodeError>>,
     ended: watch::Receiver<bool>,
 }
 
@@ -100,10 +100,11 @@ impl Node {
     ///
     /// # Errors
     /// What the store fails with, and a failure to start the loop's thread.
-    pub fn start(options: Options, disk: Disk) -> Result<Self, NodeError> {
+    pub fn start(options: Options, disk: Disk, surroundings: Surroundings) -> Result<Self, NodeError> {
         // What a crash left may be read back before it is on the disk; the machine counts it as durable.
         disk.store.sync()?;
-        let clock = WallAndMono::new();
+        let Surroundings { clock, dialler, driver } = surroundings;
+        let clock = WallAndMono::new(clock);
         let machine = Machine::open(options.machine.clone(), disk.store.as_ref(), clock.now())?;
         let (network, network_lane) = mpsc::channel(NETWORK_LANE);
         let (clients, client_lane) = mpsc::channel(CLIENT_LANE);
@@ -124,6 +125,7 @@ impl Node {
             looks,
             published: map,
             life,
+            clock: Arc::clone(&clock.wall),
         };
         let cluster_id = machine.map().cluster_id;
         let offset = options.grpc_port_offset;
@@ -131,21 +133,23 @@ impl Node {
         local.set_map(cluster_id, machine.map().standing());
         let met = options.machine.view.into_iter().collect();
         let nodes: Vec<_> = machine.map().nodes.keys().chain(&met).cloned().collect();
-        let peers = Peers::start(local.clone(), nodes, network, stopped.clone());
+        let peers = Peers::start(local.clone(), dialler, nodes, network, stopped.clone());
         let (waiting, changing) = (HashMap::new(), HashMap::new());
         let hands = Hands { peers, local: local.clone(), published, waiting, changing, met };
         let (ended_now, ended) = watch::channel(false);
         let inbox =
             Inbox { network: network_lane, clients: client_lane, changes: change_lane, looks: look_lane, stopped };
-        let thread = thread::Builder::new()
-            .name("node".into())
-            .spawn(move || {
-                let done = Loop::start(machine, disk, hands, clock, life_now).and_then(|it| it.run(inbox));
-                ended_now.send_replace(true);
-                done
-            })
-            .map_err(NodeError::Thread)?;
-        Ok(Self { handle, local, stop, thread, ended })
+        let on = driver.clone();
+        let node = async move {
+            let done = match Loop::start(machine, disk, hands, clock, life_now, &on) {
+                Ok(it) => it.run(inbox).await,
+                Err(error) => Err(error),
+            };
+            ended_now.send_replace(true);
+            done
+        };
+        let work = driver.begin("node", node).map_err(NodeError::Thread)?;
+        Ok(Self { handle, local, stop, work, ended })
     }
 
     /// What the APIs are given.
@@ -157,7 +161,7 @@ impl Node {
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut ended = self.ended.clone();
         async move {
-            // The sender is gone only when the loop's thread is.
+            // The sender is gone only when the loop is.
             let _ = ended.wait_for(|ended| *ended).await;
         }
     }
@@ -167,13 +171,15 @@ impl Node {
         self.local.clone()
     }
 
-    /// Stops the node: what was taken is made durable, then the threads end. Blocks for that long.
+    /// Stops the node: what was taken is made durable, then the loop and the syncer end.
     ///
     /// # Errors
     /// What had ended the node before.
-    pub fn stop(self) -> Result<(), NodeError> {
+    pub async fn stop(self) -> Result<(), NodeError> {
         self.stop.send_replace(true);
-        self.thread.join().map_err(|_| NodeError::Panicked)?
+        // A thread that has ended, or is about to, is joined at once.
+        self.ended().await;
+        self.work.done().await?
     }
 }
 
@@ -192,8 +198,7 @@ struct Loop {
     hands: Hands,
     clock: WallAndMono,
     effects: Vec<Effect>,
-    batches: std::sync::mpsc::Sender<BatchNo>,
-    syncer: thread::JoinHandle<()>,
+    syncer: Syncer,
     own: mpsc::UnboundedReceiver<Own>,
     /// What a ping is answered with, without asking the loop.
     life: watch::Sender<Ping>,
@@ -209,23 +214,22 @@ impl Loop {
         hands: Hands,
         clock: WallAndMono,
         life: watch::Sender<Ping>,
+        driver: &Driver,
     ) -> Result<Self, NodeError> {
         // Unbounded, but the syncer has one message under way at a time.
         let (done, own) = mpsc::unbounded_channel();
-        let (batches, syncer) = sync::start(disk.store.clone(), done).map_err(NodeError::Thread)?;
-        let effects = Vec::new();
-        let (next_request, disk_full, pace) = (0, false, Pace::default());
-        Ok(Self { machine, disk, hands, clock, effects, batches, syncer, own, life, next_request, disk_full, pace })
+        let syncer = Syncer::start(driver, disk.store.clone(), done).map_err(NodeError::Thread)?;
+        let pace = Pace::new(Arc::clone(&clock.wall));
+        let (effects, next_request, disk_full) = (Vec::new(), 0, false);
+        Ok(Self { machine, disk, hands, clock, effects, syncer, own, life, next_request, disk_full, pace })
     }
 
-    fn run(mut self, mut inbox: Inbox) -> Result<(), NodeError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(NodeError::Thread)?;
-        let ended = runtime.block_on(self.turn(&mut inbox));
+    async fn run(mut self, mut inbox: Inbox) -> Result<(), NodeError> {
+        let ended = self.turn(&mut inbox).await;
         // The last batches become durable before the process may end.
-        drop(self.batches);
-        let synced = self.syncer.join();
+        let synced = self.syncer.finish().await;
         ended?;
-        synced.map_err(|_| NodeError::Panicked)
+        synced
     }
 
     async fn turn(&mut self, inbox: &mut Inbox) -> Result<(), NodeError> {
@@ -313,8 +317,7 @@ impl Loop {
     fn flush(&mut self) -> Result<(), NodeError> {
         let has_worked = self.machine.has_worked();
         if let Some(batch) = self.machine.flush(self.disk.store.as_ref(), &mut self.effects) {
-            // Without a syncer the node has failed already, and says so with its last message.
-            let _ = self.batches.send(batch);
+            self.syncer.take(batch);
         }
         self.carry_out()?;
         if let Some(rest) = self.pace.end_turn(has_worked) {
@@ -356,23 +359,19 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// The two clocks, from one origin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct WallAndMono {
     origin: Instant,
+    wall: Arc<dyn Clock>,
 }
 
 impl WallAndMono {
-    fn new() -> Self {
-        Self { origin: Instant::now() }
+    fn new(wall: Arc<dyn Clock>) -> Self {
+        Self { origin: Instant::now(), wall }
     }
 
     fn now(&self) -> Now {
         // The origin is not 0, so that times before the start can be told.
-        Now { mono_ms: 1 + self.origin.elapsed().as_millis() as u64, wall_ms: wall_ms() }
+        Now { mono_ms: 1 + self.origin.elapsed().as_millis() as u64, wall_ms: self.wall.wall_ms() }
     }
-}
-
-/// Milliseconds since 1970; 0 on a clock that is before.
-pub(super) fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

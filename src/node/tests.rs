@@ -68,7 +68,7 @@ fn start(store: &Arc<FailingSync>) -> Node {
         fill_bytes_a_second: 64 << 20,
     };
     let disk = Disk { store: store.clone(), free_bytes: Box::new(|| None) };
-    Node::start(Options { machine, grpc_port_offset: 1_000 }, disk).unwrap()
+    Node::start(Options { machine, grpc_port_offset: 1_000 }, disk, Surroundings::system()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +77,7 @@ async fn a_node_whose_syncer_dies_ends() {
     let node = start(&store);
     store.panics.store(true, Ordering::Release);
     timeout(SOON, node.ended()).await.expect("a node that can't sync must not go on");
-    let stopped = tokio::task::spawn_blocking(|| node.stop()).await.unwrap();
+    let stopped = node.stop().await;
     assert!(matches!(stopped, Err(NodeError::Panicked)), "{stopped:?}");
 }
 
@@ -112,5 +112,5 @@ async fn a_full_network_lane_starves_neither_clients_nor_looks() {
     assert!(inputs > 0, "a look waits for the network lane to be empty");
     assert_eq!(asked, 0, "a client waits for the network lane to be empty");
     assert_eq!(answer.await.unwrap(), Response::Error(Code::ShardUnavailable));
-    tokio::task::spawn_blocking(|| node.stop()).await.unwrap().unwrap();
+    node.stop().await.unwrap();
 }

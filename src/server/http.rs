@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
@@ -30,6 +30,7 @@ use tower::ServiceExt;
 use super::patient::Patient;
 use super::refused::Spoken;
 use super::stop::Stop;
+use crate::net::Listener;
 
 /// What is kept of what a connection has sent and nobody has read: room for the longest path and the longest context
 /// in a header. Many connections that send half a head hold this much each.
@@ -53,7 +54,7 @@ pub struct Limits {
 }
 
 /// Serves until the stop, then drains; returns when no connection is left.
-pub async fn serve(listener: TcpListener, router: Router, mut stop: Stop, limits: Limits) {
+pub async fn serve(listener: impl Listener, router: Router, mut stop: Stop, limits: Limits) {
     let permits = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -81,10 +82,12 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: Stop, limits
     }
 }
 
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept<L: Listener>(
+    listener: &L,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(L::Connection, OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    Ok((listener.accept().await?, permit))
 }
 
 /// True for errors of a connection that was gone before it was accepted.
@@ -93,9 +96,12 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn connection(stream: Patient<TcpStream>, permit: OwnedSemaphorePermit, router: Router, mut stop: Stop) {
-    // Fails only on a socket that is already dead, which the first read will tell.
-    let _ = stream.get_ref().set_nodelay(true);
+async fn connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: Patient<T>,
+    permit: OwnedSemaphorePermit,
+    router: Router,
+    mut stop: Stop,
+) {
     let patience = stream.patience();
     let busy = Arc::new(AtomicBool::new(false));
     let service = {
@@ -119,6 +125,7 @@ async fn connection(stream: Patient<TcpStream>, permit: OwnedSemaphorePermit, ro
     );
     // Errors from here on are a client that went away or spoke no HTTP; what can be answered is.
     tokio::select! {
+        biased;
         _ = serving.as_mut() => {}
         () = stop.requested() => {
             serving.as_mut().graceful_shutdown();
@@ -139,6 +146,7 @@ mod tests {
 
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinHandle;
 
     use super::super::stop::{StopTrigger, stop_pair};

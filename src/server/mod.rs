@@ -29,7 +29,8 @@ use crate::config::{ServeArgs, SettingError, Settings};
 use crate::error::StoreError;
 use crate::machine::Config;
 use crate::machine::rules::Rules;
-use crate::node::{Disk, Node, NodeError, Options};
+use crate::net::Listener;
+use crate::node::{Disk, Node, NodeError, Options, Surroundings};
 use crate::store::disk::{self, DiskStore};
 use http::Limits;
 use stop::{Stop, StopTrigger, on_parent_gone, on_signals, stop_pair};
@@ -129,11 +130,6 @@ async fn serve(settings: &Settings, limits: Limits, stop: Stop) -> Result<(), Se
     let rest = bind(settings.rest_socket()).await?;
     let grpc = bind(settings.grpc_socket()).await?;
     let node = open(settings)?;
-    // The servers stop with the process, and with the node.
-    let (trigger, servers_stop) = stop_pair();
-    let stops = tokio::spawn(stop_when(node.ended(), stop, trigger));
-    let (end_grpc, grpc_ends) = watch::channel(false);
-    let grpc = tokio::spawn(grpc::serve(grpc, node.handle(), node.local(), grpc_ends));
     let limits_of_requests = rest::Limits {
         max_key_bytes: settings.max_key_bytes,
         max_value_bytes: settings.max_value_bytes,
@@ -141,17 +137,39 @@ async fn serve(settings: &Settings, limits: Limits, stop: Stop) -> Result<(), Se
         body_timeout: settings.client_timeout.min(MOST_BODY_TIME),
         ..rest::Limits::default()
     };
-    tracing::info!(address = %settings.address, incarnation = %node.local().incarnation, "serving");
-    http::serve(rest, rest::router(node.handle(), limits_of_requests), servers_stop, limits).await;
+    serve_node(node, rest, grpc, limits_of_requests, limits, stop).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Serves what a node answers, on a listener for its clients and one for the other nodes, until the stop, or until the
+/// node must not go on; then everything is stopped in order.
+///
+/// # Errors
+/// What ended the node.
+pub async fn serve_node(
+    node: Node,
+    rest: impl Listener,
+    grpc: impl Listener,
+    requests: rest::Limits,
+    connections: Limits,
+    stop: Stop,
+) -> Result<(), NodeError> {
+    let local = node.local();
+    // The servers stop with the process, and with the node.
+    let (trigger, servers_stop) = stop_pair();
+    let stops = tokio::spawn(stop_when(node.ended(), stop, trigger));
+    let (end_grpc, grpc_ends) = watch::channel(false);
+    let grpc = tokio::spawn(grpc::serve(grpc, node.handle(), Arc::clone(&local), grpc_ends));
+    tracing::info!(address = %local.address, incarnation = %local.incarnation, "serving");
+    http::serve(rest, rest::router(node.handle(), requests), servers_stop, connections).await;
     // The last requests needed the peers, so their side ends after the clients'.
     stops.abort();
     end_grpc.send_replace(true);
     if let Ok(Err(error)) = grpc.await {
         tracing::warn!(%error, "the gRPC side ended with an error");
     }
-    tokio::task::spawn_blocking(|| node.stop()).await.map_err(io::Error::other)??;
-    tracing::info!("stopped");
-    Ok(())
+    node.stop().await
 }
 
 /// Opens the data directory and starts the node on it.
@@ -175,12 +193,13 @@ fn open(settings: &Settings) -> Result<Node, ServeError> {
         fill_bytes_a_second: settings.fill_bytes_s,
     };
     let options = Options { machine, grpc_port_offset: settings.grpc_port_offset };
-    Ok(Node::start(options, Disk { store, free_bytes })?)
+    Ok(Node::start(options, Disk { store, free_bytes }, Surroundings::system())?)
 }
 
 /// The node's loop ends by itself only when it must not go on.
 async fn stop_when(ended: impl Future<Output = ()>, mut stop: Stop, trigger: StopTrigger) {
     tokio::select! {
+        biased;
         () = ended => {}
         () = stop.requested() => {}
     }

@@ -27,10 +27,6 @@ impl<T> Patient<T> {
         Self { stream, patience, end: None, waits: false }
     }
 
-    pub(super) fn get_ref(&self) -> &T {
-        &self.stream
-    }
-
     pub(super) fn patience(&self) -> Duration {
         self.patience
     }

@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 use super::convert::{id_to_proto, line_to_proto, message_to_proto};
+use super::dial::Dialler;
 use super::identity::{Local, Remote};
 use super::outbox::{Batch, Outbox};
 use super::proto::frame_ack::Kind;
@@ -82,9 +83,9 @@ impl Link {
     ///
     /// # Errors
     /// Why that failed.
-    pub async fn dial(local: &Local, node: &NodeAddr) -> Result<Self, Down> {
+    pub async fn dial(local: &Local, dialler: &dyn Dialler, node: &NodeAddr) -> Result<Self, Down> {
         let endpoint = endpoint(local, node)?;
-        let channel = match timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
+        let channel = match timeout(CONNECT_TIMEOUT, dialler.dial(endpoint)).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return Err(down_of(&error)),
             Err(_) => return Err(Down::Unreachable("no answer to the dial".into())),
@@ -118,6 +119,8 @@ impl Link {
     pub async fn run(mut self, local: &Local, outbox: &Outbox) -> Down {
         loop {
             tokio::select! {
+                biased;
+                // First: there is no more of these than of frames that were sent.
                 ack = self.acks.message() => match ack {
                     Ok(Some(FrameAck { kind: Some(Kind::Number(number)) })) if self.window.acknowledge(number) => {}
                     Ok(Some(_)) => return Down::Broken("it acknowledged what was not sent".into()),

@@ -22,7 +22,8 @@
 //! # The files
 //!
 //! [`proto`] is what was generated; [`convert`] is the only way between it and the domain; `identity` holds the Hello
-//! and the refusals; `outbox` and `weight` the queues; `link` one connection, `peer` its upkeep, [`Peers`] all of them.
+//! and the refusals; `outbox` and `weight` the queues; `dial` makes channels, `link` is one connection, `peer` its upkeep,
+//! [`Peers`] all of them.
 //! The answering side is `api::grpc`.
 //!
 //! # Caveats
@@ -31,6 +32,7 @@
 //! Not here: what a message means, who is alive, which nodes there are.
 
 pub mod convert;
+mod dial;
 mod identity;
 mod link;
 mod outbox;
@@ -43,6 +45,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use dial::{Dialler, Tcp};
 pub use identity::{FORMAT_VERSION, Local, OLDEST_FORMAT_VERSION, Refusal, Remote, Versions};
 pub use peers::Peers;
 

@@ -1,13 +1,16 @@
 //! The tasks of one peer: one keeps a stream to it, one pings it on a channel of its own.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Status};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::convert::{id_to_proto, line_to_proto, ping_from_proto, sign_to_proto};
+use super::dial::Dialler;
 use super::identity::Local;
 use super::link::{Down, Link, endpoint};
 use super::outbox::Outbox;
@@ -17,7 +20,7 @@ use super::stopped;
 use crate::machine::message::{Input, Message, Ping};
 use crate::types::NodeAddr;
 
-/// The pause between two dials, more or less; see [`pause`].
+/// The pause between two dials, more or less; see [`Tasks::pause`].
 const RETRY: Duration = Duration::from_millis(200);
 
 /// A connection that stood this long is dialled again at once when it breaks.
@@ -31,25 +34,28 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Peer {
     outbox: Arc<Outbox>,
     pings: watch::Sender<Option<Ping>>,
+    /// Its end is the end of the stream.
+    _kept: oneshot::Sender<Infallible>,
 }
 
 /// What both tasks of a peer know.
 #[derive(Clone)]
-struct Tasks {
-    node: NodeAddr,
-    local: Arc<Local>,
-    inputs: mpsc::Sender<Input>,
+pub(super) struct Tasks {
+    pub node: NodeAddr,
+    pub local: Arc<Local>,
+    pub dialler: Arc<dyn Dialler>,
+    pub inputs: mpsc::Sender<Input>,
 }
 
 impl Peer {
     /// Starts the tasks of a peer; they end with `stop` or when the peer is dropped.
-    pub fn start(node: NodeAddr, local: Arc<Local>, inputs: mpsc::Sender<Input>, stop: watch::Receiver<bool>) -> Self {
+    pub(super) fn start(tasks: Tasks, stop: &watch::Receiver<bool>) -> Self {
         let outbox = Arc::new(Outbox::default());
         let (pings, asked) = watch::channel(None);
-        let tasks = Tasks { node, local, inputs };
-        tokio::spawn(tasks.clone().stream(Arc::clone(&outbox), stop.clone(), asked.clone()));
-        tokio::spawn(tasks.pinger(asked, stop));
-        Self { outbox, pings }
+        let (kept, dropped) = oneshot::channel();
+        tokio::spawn(tasks.clone().stream(Arc::clone(&outbox), stop.clone(), dropped));
+        tokio::spawn(tasks.pinger(asked, stop.clone()));
+        Self { outbox, pings, _kept: kept }
     }
 
     /// Takes a message to send; never waits.
@@ -71,18 +77,18 @@ impl Peer {
 }
 
 impl Tasks {
-    /// Keeps a stream until the peer is dropped (`asked` then ends) or all stops.
+    /// Keeps a stream until the peer is dropped or all stops.
     async fn stream(
         self,
         outbox: Arc<Outbox>,
         mut stop: watch::Receiver<bool>,
-        mut asked: watch::Receiver<Option<Ping>>,
+        dropped: oneshot::Receiver<Infallible>,
     ) {
-        let dropped = async { while asked.changed().await.is_ok() {} };
         tokio::select! {
+            biased;
             () = stopped(&mut stop) => return,
+            _ = dropped => {}
             () = self.keep_connected(&outbox) => return,
-            () = dropped => {}
         }
         self.disconnect(&outbox, false).await;
     }
@@ -90,9 +96,9 @@ impl Tasks {
     /// Dials again and again; ends only when nobody takes the inputs any more.
     async fn keep_connected(&self, outbox: &Outbox) {
         let mut told = None;
-        loop {
+        for attempt in 0.. {
             let dialled = Instant::now();
-            let down = match Link::dial(&self.local, &self.node).await {
+            let down = match Link::dial(&self.local, self.dialler.as_ref(), &self.node).await {
                 Ok(link) => {
                     told = None;
                     self.use_link(link, outbox).await
@@ -112,7 +118,7 @@ impl Tasks {
             let broke = matches!(down, Down::Broken(_));
             told = Some(down);
             if !broke || dialled.elapsed() < STEADY {
-                sleep(pause()).await;
+                sleep(self.pause(attempt)).await;
             }
         }
     }
@@ -148,7 +154,7 @@ impl Tasks {
     /// A failed one is not told: silence is what counts, and that a connection is refused the stream finds out too.
     async fn pinger(self, mut asked: watch::Receiver<Option<Ping>>, mut stop: watch::Receiver<bool>) {
         let Ok(endpoint) = endpoint(&self.local, &self.node) else { return };
-        let client = ClusterClient::new(endpoint.connect_lazy());
+        let client = ClusterClient::new(self.dialler.dial_lazily(endpoint));
         let ping_all = async {
             while asked.changed().await.is_ok() {
                 let Some(ping) = asked.borrow_and_update().clone() else { continue };
@@ -164,6 +170,7 @@ impl Tasks {
             }
         };
         tokio::select! {
+            biased;
             () = stopped(&mut stop) => {}
             () = ping_all => {}
         }
@@ -185,12 +192,10 @@ impl Tasks {
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Input::Message { from: remote.address, incarnation: remote.incarnation, message: Message::Pong(pong) })
     }
-}
 
-/// A pause before the next dial: peers that lost the same node do not dial it in step.
-fn pause() -> Duration {
-    let mut random = [0; 1];
-    // Without randomness there is still a pause.
-    let _ = getrandom::fill(&mut random);
-    RETRY.mul_f64(0.75 + f64::from(random[0]) / 512.0)
+    /// A pause before the next dial: peers that lost the same node do not dial it in step.
+    fn pause(&self, attempt: u64) -> Duration {
+        let random = xxh3_64_with_seed(&self.local.incarnation.0.to_le_bytes(), attempt) as u8;
+        RETRY.mul_f64(0.75 + f64::from(random) / 512.0)
+    }
 }

@@ -6,8 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
+use super::dial::Dialler;
 use super::identity::Local;
-use super::peer::Peer;
+use super::peer::{Peer, Tasks};
 use crate::machine::message::{Input, Message};
 use crate::types::NodeAddr;
 
@@ -15,6 +16,7 @@ use crate::types::NodeAddr;
 #[derive(Debug)]
 pub struct Peers {
     local: Arc<Local>,
+    dialler: Arc<dyn Dialler>,
     inputs: mpsc::Sender<Input>,
     stop: watch::Receiver<bool>,
     /// Where the connections run, whatever thread asks for new ones.
@@ -29,11 +31,12 @@ impl Peers {
     /// To be called within a tokio runtime.
     pub fn start(
         local: Arc<Local>,
+        dialler: Arc<dyn Dialler>,
         nodes: impl IntoIterator<Item = NodeAddr>,
         inputs: mpsc::Sender<Input>,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let peers = Self { local, inputs, stop, runtime: Handle::current(), peers: RwLock::default() };
+        let peers = Self { local, dialler, inputs, stop, runtime: Handle::current(), peers: RwLock::default() };
         peers.ensure(nodes);
         peers
     }
@@ -47,7 +50,8 @@ impl Peers {
         peers.retain(|node, _| wanted.contains(node));
         for node in wanted {
             peers.entry(node).or_insert_with_key(|node| {
-                Peer::start(node.clone(), Arc::clone(&self.local), self.inputs.clone(), self.stop.clone())
+                let (local, dialler) = (Arc::clone(&self.local), Arc::clone(&self.dialler));
+                Peer::start(Tasks { node: node.clone(), local, dialler, inputs: self.inputs.clone() }, &self.stop)
             });
         }
     }

@@ -22,6 +22,8 @@ const IMPORTS: &[(&str, &str)] = &[
     ("config", "types error"),
     ("telemetry", "types error config"),
     ("store", "types error"),
+    // Listeners, of both APIs.
+    ("net", ""),
     // Knows nothing of the store that it judges.
     ("history", ""),
     ("causal", "types error"),
@@ -31,8 +33,8 @@ const IMPORTS: &[(&str, &str)] = &[
     ("node", "types error config telemetry causal cluster machine store wire"),
     ("api", ""),
     ("api::rest", "types error config telemetry causal cluster machine node"),
-    ("api::grpc", "types error config telemetry causal cluster machine node wire"),
-    ("server", "types error config telemetry causal cluster machine store wire node api api::rest api::grpc"),
+    ("api::grpc", "types error config telemetry causal cluster machine net node wire"),
+    ("server", "types error config telemetry causal cluster machine store net wire node api api::rest api::grpc"),
     (
         "cli",
         "types error config telemetry causal cluster machine store wire node api api::rest api::grpc server history",
@@ -239,6 +241,52 @@ fn the_core_is_pure() {
     expect(purity, "src/machine/a.rs", "fn a() { rand::random() + std::fs::read() }", &["rand", "std::fs"]);
     expect(purity, "src/machine/a.rs", "#[cfg(test)]\nmod tests {\n use std::time::Instant;\n}", &[]);
     expect(purity, "src/node/mod.rs", "use std::time::Instant;", &[]);
+}
+
+/// The parts that a simulation runs as they are: what they do must follow from what they are given.
+const REPEATABLE: &[&str] = &["net", "wire", "node", "api::rest", "api::grpc", "server"];
+/// What would make two runs differ, and the only files that may name it.
+const UNREPEATABLE: &[(&str, &str)] =
+    &[("std::time::Instant", "none"), ("SystemTime", "src/node/surroundings.rs"), ("getrandom", "src/server/mod.rs")];
+
+fn repeatable(source: &Source) -> Vec<String> {
+    if !part(&module(&source.path)).is_some_and(|own| REPEATABLE.contains(&own)) {
+        return vec![];
+    }
+    let code = source.code();
+    let mut complaints = Vec::new();
+    for (at, _) in code.match_indices("select! {").filter(|(at, _)| !code[at + 9..].trim_start().starts_with("biased;"))
+    {
+        complaints.push(format!("{}:{}: begin it with biased;", source.path, line(&code, at)));
+    }
+    for (number, text) in (1..).zip(code.lines()) {
+        let names = |name: &str| match name.rsplit_once("::") {
+            Some((from, item)) => text.contains(from) && words(text).any(|(_, word)| word == item),
+            None => words(text).any(|(_, word)| word == name),
+        };
+        let found = UNREPEATABLE.iter().filter(|(name, only)| names(name) && source.path != *only);
+        complaints.extend(found.map(|(name, only)| {
+            format!("{}:{number}: {name} makes two runs differ; who may name it: {only}", source.path)
+        }));
+    }
+    complaints
+}
+
+#[test]
+fn what_a_simulation_runs_is_left_to_no_chance() {
+    hold(repeatable);
+    expect(
+        repeatable,
+        "src/wire/a.rs",
+        "use tokio::time::Instant;\ntokio::select! {\n  biased;\n  () = a => {} }",
+        &[],
+    );
+    expect(repeatable, "src/wire/a.rs", "\ntokio::select! {\n  () = a => {} }", &["a.rs:2: begin it with biased"]);
+    expect(repeatable, "src/node/a.rs", "use std::time::{Duration, Instant};", &["Instant makes two runs differ"]);
+    expect(repeatable, "src/node/a.rs", "use std::time::SystemTime;", &["src/node/surroundings.rs"]);
+    expect(repeatable, "src/node/surroundings.rs", "use std::time::SystemTime;", &[]);
+    expect(repeatable, "src/api/rest/a.rs", "fn a() { getrandom::fill(&mut b) }", &["getrandom makes"]);
+    expect(repeatable, "src/cli/a.rs", "use std::time::Instant;", &[]);
 }
 
 /// The root file, when it does not have clippy refuse in a pure module what `clippy.toml` lists.

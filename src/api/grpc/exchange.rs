@@ -98,6 +98,7 @@ impl<N: Node> Inbound<N> {
     async fn next(mut self) -> Option<(Result<FrameAck, Status>, Option<Self>)> {
         let mut stop = self.stop.clone();
         let taken = tokio::select! {
+            biased;
             () = stopped(&mut stop) => Err(Status::unavailable("this node is stopping")),
             taken = self.take() => taken,
         };

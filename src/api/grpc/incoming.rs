@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
+
+use crate::net::Listener;
 
 /// Connections at once: two of each other node, and a few tools. More wait in the kernel's queue.
 pub(super) const MOST_CONNECTIONS: usize = 256;
@@ -30,21 +31,19 @@ const PREFACE_BYTES: usize = 24;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections to this listener, at most so many at once.
-pub(super) fn incoming(listener: TcpListener, most: usize) -> impl Stream<Item = io::Result<Begun>> {
+pub(super) fn incoming<L: Listener>(listener: L, most: usize) -> impl Stream<Item = io::Result<Begun<L::Connection>>> {
     let permits = Arc::new(Semaphore::new(most));
     stream::unfold((listener, permits), |(listener, permits)| async {
         let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
         let stream = loop {
             match listener.accept().await {
-                Ok((stream, _)) => break stream,
+                Ok(stream) => break stream,
                 Err(error) => {
                     tracing::debug!(%error, "no connection of a node could be accepted; trying again");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         };
-        // Fails only on a socket that is already dead, which the first read will tell.
-        let _ = stream.set_nodelay(true);
         let begins = Some((PREFACE_BYTES, Box::pin(sleep(BEGIN_TIMEOUT))));
         Some((Ok(Begun { stream, begins, _permit: permit }), (listener, permits)))
     })
@@ -52,22 +51,21 @@ pub(super) fn incoming(listener: TcpListener, most: usize) -> impl Stream<Item =
 
 /// A connection that has begun to speak, or is about to.
 #[derive(Debug)]
-pub(super) struct Begun {
-    stream: TcpStream,
+pub(super) struct Begun<T> {
+    stream: T,
     /// The bytes that are still to come before it has begun, and until when.
     begins: Option<(usize, Pin<Box<Sleep>>)>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Connected for Begun {
-    type ConnectInfo = TcpConnectInfo;
+/// No service asks who is at the other end: a Hello says so.
+impl<T> Connected for Begun<T> {
+    type ConnectInfo = ();
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
+    fn connect_info(&self) {}
 }
 
-impl AsyncRead for Begun {
+impl<T: AsyncRead + Unpin> AsyncRead for Begun<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
@@ -85,7 +83,7 @@ impl AsyncRead for Begun {
     }
 }
 
-impl AsyncWrite for Begun {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Begun<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -118,6 +116,7 @@ mod tests {
 
     use futures_util::StreamExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 

@@ -12,7 +12,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::Status;
@@ -21,6 +20,7 @@ use tonic::transport::Server;
 use crate::cluster::map::ClusterMap;
 use crate::machine::message::{Input, Ping};
 use crate::machine::{PartitionStatus, PeerStatus};
+use crate::net::Listener;
 use crate::node::Handle;
 use crate::wire::proto::cluster_server::ClusterServer;
 use crate::wire::proto::inspect_server::InspectServer;
@@ -95,7 +95,7 @@ async fn turned_away(node: &impl Node, hello: &proto::Hello, refusal: Refusal) -
 /// # Errors
 /// What the listener fails with.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Listener,
     node: impl Node,
     local: Arc<Local>,
     stop: watch::Receiver<bool>,
@@ -126,6 +126,7 @@ pub async fn serve(
         .add_service(inspect)
         .serve_with_incoming_shutdown(incoming, async move { stopped(&mut stopping).await });
     tokio::select! {
+        biased;
         served = served => served,
         () = async { stopped(&mut draining).await; sleep(DRAIN).await } => Ok(()),
     }
