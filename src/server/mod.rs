@@ -18,8 +18,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 
 use crate::api::{grpc, rest};
@@ -42,6 +43,11 @@ const MOST_BODY_TIME: Duration = Duration::from_secs(10);
 
 /// How long tasks that are blocked in the system may hold up the exit.
 const LAST_TASKS: Duration = Duration::from_secs(1);
+
+/// By how much the threads of clients are nicer than the others: they get a third of what the others get, where both
+/// want a core.
+const YIELD: i32 = 5;
+const LEAST_PRIORITY: i32 = 19;
 
 /// Connections to the REST port at once, when the limit on open files allows it.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -103,7 +109,8 @@ fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
     let settings = Settings::parse(args)?;
     check_settings(&settings.address, &settings.view, settings.shard_count, settings.partitions)?;
     let limits = Limits { connections: connection_limit(), patience: settings.client_timeout, drain: DRAIN };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let clients = for_clients()?;
     let outcome = runtime.block_on(async {
         let (trigger, stop) = stop_pair();
         on_signals(trigger.clone())?;
@@ -111,7 +118,7 @@ fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
             on_parent_gone(trigger.clone());
         }
         loop {
-            match serve(&settings, limits, stop.clone()).await {
+            match serve(&settings, limits, stop.clone(), clients.handle()).await {
                 Err(error) if error.is_forgotten() => {
                     let aside = disk::set_aside(&settings.data_dir)?;
                     tracing::warn!("{error}; what it had is in {}", aside.display());
@@ -120,13 +127,32 @@ fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
             }
         }
     });
+    clients.shutdown_timeout(LAST_TASKS);
     runtime.shutdown_timeout(LAST_TASKS);
     outcome
 }
 
-/// Serves until the stop, or until the node must not go on.
-async fn serve(settings: &Settings, limits: Limits, stop: Stop) -> Result<(), ServeError> {
-    let rest = bind(settings.rest_socket()).await?;
+/// Clients have threads of their own, so that however many there are, peers are answered and pinged in time. Where there
+/// are more than the machine can serve, these threads are the ones to wait: what was let in comes first, and replicas
+/// keep up.
+fn for_clients() -> io::Result<Runtime> {
+    let own = getpriority_process(None).unwrap_or_default();
+    Builder::new_multi_thread()
+        .thread_name("clients")
+        .on_thread_start(move || {
+            // Elsewhere it is the whole process that has a priority.
+            if cfg!(target_os = "linux") {
+                // Without it everything goes on as before.
+                let _ = setpriority_process(None, (own + YIELD).min(LEAST_PRIORITY));
+            }
+        })
+        .enable_all()
+        .build()
+}
+
+/// Serves until the stop, or until the node must not go on; clients on the runtime that is theirs.
+async fn serve(settings: &Settings, limits: Limits, stop: Stop, clients: &Handle) -> Result<(), ServeError> {
+    let rest = clients.spawn(bind(settings.rest_socket())).await.map_err(io::Error::other)??;
     let grpc = bind(settings.grpc_socket()).await?;
     let node = open(settings)?;
     // The servers stop with the process, and with the node.
@@ -142,7 +168,8 @@ async fn serve(settings: &Settings, limits: Limits, stop: Stop) -> Result<(), Se
         ..rest::Limits::default()
     };
     tracing::info!(address = %settings.address, incarnation = %node.local().incarnation, "serving");
-    http::serve(rest, rest::router(node.handle(), limits_of_requests), servers_stop, limits).await;
+    let router = rest::router(node.handle(), limits_of_requests);
+    clients.spawn(http::serve(rest, router, servers_stop, limits)).await.map_err(io::Error::other)?;
     // The last requests needed the peers, so their side ends after the clients'.
     stops.abort();
     end_grpc.send_replace(true);

@@ -196,6 +196,11 @@ impl Cluster {
         self.processes[node].as_ref().expect("the node runs").id()
     }
 
+    /// The same, or nothing when it does not run.
+    pub fn running(&self, node: usize) -> Option<u32> {
+        self.processes[node].as_ref().map(Child::id)
+    }
+
     /// Starts all that do not run, and waits until they are ready.
     pub fn start_all(&mut self) {
         for node in 0..self.nodes.len() {
