@@ -18,9 +18,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 
 use crate::api::{grpc, rest};
@@ -43,11 +43,6 @@ const MOST_BODY_TIME: Duration = Duration::from_secs(10);
 
 /// How long tasks that are blocked in the system may hold up the exit.
 const LAST_TASKS: Duration = Duration::from_secs(1);
-
-/// By how much the threads of clients are nicer than the others: they get a third of what the others get, where both
-/// want a core.
-const YIELD: i32 = 5;
-const LEAST_PRIORITY: i32 = 19;
 
 /// Connections to the REST port at once, when the limit on open files allows it.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -110,7 +105,8 @@ fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
     check_settings(&settings.address, &settings.view, settings.shard_count, settings.partitions)?;
     let limits = Limits { connections: connection_limit(), patience: settings.client_timeout, drain: DRAIN };
     let runtime = Builder::new_multi_thread().enable_all().build()?;
-    let clients = for_clients()?;
+    // Clients have threads of their own, so that however many there are, peers are answered and pinged in time.
+    let clients = Builder::new_multi_thread().thread_name("clients").enable_all().build()?;
     let outcome = runtime.block_on(async {
         let (trigger, stop) = stop_pair();
         on_signals(trigger.clone())?;
@@ -130,24 +126,6 @@ fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
     clients.shutdown_timeout(LAST_TASKS);
     runtime.shutdown_timeout(LAST_TASKS);
     outcome
-}
-
-/// Clients have threads of their own, so that however many there are, peers are answered and pinged in time. Where there
-/// are more than the machine can serve, these threads are the ones to wait: what was let in comes first, and replicas
-/// keep up.
-fn for_clients() -> io::Result<Runtime> {
-    let own = getpriority_process(None).unwrap_or_default();
-    Builder::new_multi_thread()
-        .thread_name("clients")
-        .on_thread_start(move || {
-            // Elsewhere it is the whole process that has a priority.
-            if cfg!(target_os = "linux") {
-                // Without it everything goes on as before.
-                let _ = setpriority_process(None, (own + YIELD).min(LEAST_PRIORITY));
-            }
-        })
-        .enable_all()
-        .build()
 }
 
 /// Serves until the stop, or until the node must not go on; clients on the runtime that is theirs.

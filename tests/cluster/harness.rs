@@ -193,7 +193,7 @@ impl Cluster {
 
     /// The process of a node that runs.
     pub fn pid(&self, node: usize) -> u32 {
-        self.processes[node].as_ref().expect("the node runs").id()
+        self.running(node).expect("the node runs")
     }
 
     /// The same, or nothing when it does not run.

@@ -31,9 +31,9 @@ pub fn svg(rows: &[Row]) -> String {
     for node in 1..=nodes {
         let x = 16.0 + 90.0 * (node - 1) as f64;
         let colour = COLOURS[(node - 1) % COLOURS.len()];
-        write!(
+        writeln!(
             text,
-            "<path d=\"M{x} 40h18\" stroke=\"{colour}\" stroke-width=\"2\"/><text x=\"{}\" y=\"44\">node{node}</text>\n",
+            "<path d=\"M{x} 40h18\" stroke=\"{colour}\" stroke-width=\"2\"/><text x=\"{}\" y=\"44\">node{node}</text>",
             x + 24.0
         )
         .expect("memory");
