@@ -34,8 +34,9 @@ const WINDOW: Duration = Duration::from_millis(100);
 /// Windows that are remembered: a second.
 const WINDOWS: usize = 10;
 
-/// At least so many are let in, however slow the node is; with fewer a sync serves nobody else.
-const LEAST: u32 = 256;
+/// At least so many are let in, however slow the node is. One that answers fewer in a second has a queue that grows, as
+/// what has waited for a second counts no more.
+const LEAST: u32 = 32;
 
 /// So many are let in by a node that has nothing to tell by.
 const FIRST: u32 = 1_024;
@@ -247,13 +248,13 @@ mod tests {
         let (waits, refused) = served(2_000, 100, 20);
         assert!(waits.len() > 950 && refused > 0, "{} served, {refused} refused", waits.len());
         let longest = waits[waits.len() - 1];
-        assert!(longest < MS * (LEAST + 20) * 10, "{longest:?}");
+        assert!(longest < 3 * TARGET, "{longest:?}");
     }
 
     #[test]
     fn who_can_be_served_soon_is_not_refused() {
         // 2,000 at once, at a node that needs 200 ms for them: more than it would take unasked.
-        let (waits, refused) = served(2_000, 10_000, 4);
+        let (waits, refused) = served(2_000, 10_000, 20);
         assert_eq!(refused, 0);
         assert!(waits[waits.len() - 1] < TARGET);
     }
