@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 
-use super::handle::Published;
+use super::handle::{Answer, Published};
 use crate::error::StoreError;
 use crate::machine::agreement::NotChanged;
-use crate::machine::message::{Effect, Message, RequestId, Response};
+use crate::machine::message::{Effect, Message, RequestId};
 use crate::types::NodeAddr;
 use crate::wire::{Local, Peers};
 
@@ -17,7 +17,7 @@ pub(super) struct Hands {
     pub peers: Peers,
     pub local: Arc<Local>,
     pub published: watch::Sender<Published>,
-    pub waiting: HashMap<RequestId, oneshot::Sender<Response>>,
+    pub waiting: HashMap<RequestId, Answer>,
     pub changing: HashMap<RequestId, oneshot::Sender<Result<u64, NotChanged>>>,
     /// Whom this node speaks with whether the map has them or not: those it was started with, and those it met.
     pub met: BTreeSet<NodeAddr>,
@@ -39,8 +39,7 @@ impl Hands {
             }
             Effect::Reply { id, response } => {
                 if let Some(answer) = self.waiting.remove(&id) {
-                    // The client may have gone.
-                    let _ = answer.send(response);
+                    answer.send(response);
                 }
             }
             Effect::MapChanged(map) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::gate::{Admitted, Gate};
 use super::surroundings::Clock;
 use crate::causal::codec::ContextCodec;
 use crate::cluster::map::ClusterMap;
@@ -21,7 +22,29 @@ pub(super) type Look = Box<dyn FnOnce(&Machine, Now) + Send>;
 pub(super) struct Asked {
     pub request: Request,
     pub budget: Duration,
-    pub answer: oneshot::Sender<Response>,
+    pub answer: Answer,
+}
+
+/// Where a client waits for its answer. Dropped, it makes room for another one.
+pub(super) struct Answer {
+    to: oneshot::Sender<Response>,
+    /// None for what the gate does not count.
+    admitted: Option<Admitted>,
+}
+
+impl Answer {
+    /// The client has gone.
+    pub fn is_closed(&self) -> bool {
+        self.to.is_closed()
+    }
+
+    pub fn send(self, response: Response) {
+        if let Some(admitted) = self.admitted.filter(|_| !matches!(response, Response::Error(_))) {
+            admitted.served();
+        }
+        // The client may have gone.
+        let _ = self.to.send(response);
+    }
 }
 
 /// A client's wish for a change on its way to the loop.
@@ -54,6 +77,7 @@ pub struct Handle {
     pub(super) settings_hash: u64,
     pub(super) network: mpsc::Sender<Input>,
     pub(super) clients: mpsc::Sender<Asked>,
+    pub(super) gate: Arc<Gate>,
     pub(super) changes: mpsc::Sender<AskedChange>,
     pub(super) looks: mpsc::Sender<Look>,
     pub(super) published: watch::Receiver<Published>,
@@ -83,10 +107,20 @@ impl Handle {
         self.settings_hash
     }
 
-    /// Asks the node and waits for its answer; a full inbox is answered with `TooManyRequests` at once, a stopping node
-    /// with `ShardUnavailable` (nothing was done) or, for a write, `OutcomeUnknown` (it may have been).
+    /// Asks the node and waits for its answer. Too many requests under way, or a full inbox, are answered with
+    /// `TooManyRequests` at once, a stopping node with `ShardUnavailable` (nothing was done) or, for a write, `OutcomeUnknown` (it may have been).
     pub async fn request(&self, request: Request, budget: Duration) -> Response {
-        let (answer, answered) = oneshot::channel();
+        let admitted = match &request {
+            Request::Get { .. } | Request::Put { .. } | Request::Delete { .. } => {
+                match self.gate.admit(request.writes()) {
+                    Ok(admitted) => Some(admitted),
+                    Err(code) => return Response::Error(code),
+                }
+            }
+            Request::KeyCount { .. } | Request::CountOf { .. } => None,
+        };
+        let (to, answered) = oneshot::channel();
+        let answer = Answer { to, admitted };
         let lost = if request.writes() { Code::OutcomeUnknown } else { Code::ShardUnavailable };
         match self.clients.try_send(Asked { request, budget, answer }) {
             Ok(()) => answered.await.unwrap_or(Response::Error(lost)),

@@ -5,12 +5,13 @@
 //! to the syncer, another thread (`sync`); and carries out the effects. It never waits for the disk: what must be durable first
 //! waits inside the machine for `Input::Synced`. One sync covers all batches applied until it began (group commit).
 //!
-//! Every queue is bounded. A full client lane is an answer (`Code::TooManyRequests`); a full network lane makes the
-//! sender's stream wait.
+//! Every queue is bounded. A full network lane makes the sender's stream wait. Clients who would wait for too long get an
+//! answer, `Code::TooManyRequests` (`gate`), as do those who find their lane full.
 //!
 //! What else a node needs of the world it is given, as [`Surroundings`]: a simulation has others.
 
 mod effects;
+mod gate;
 mod handle;
 mod pace;
 mod run;

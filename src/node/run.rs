@@ -121,6 +121,7 @@ impl Node {
             settings_hash,
             network: network.clone(),
             clients,
+            gate: Arc::default(),
             changes,
             looks,
             published: map,

@@ -1,4 +1,4 @@
-//! A node whose lanes are never empty, and one whose syncer dies.
+//! A node whose lanes are never empty, one with more requests than it has room for, and one whose syncer dies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::*;
+use crate::causal::context::Context;
 use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::error::{Code, StoreError};
 use crate::machine::message::{Input, Request, Response};
@@ -15,7 +16,7 @@ use crate::machine::rules::Rules;
 use crate::machine::{Config, Machine};
 use crate::store::memory::MemoryStore;
 use crate::store::{Batch, Read, Store};
-use crate::types::{Key, NodeAddr};
+use crate::types::{Key, NodeAddr, ShardId};
 
 /// Long enough for a busy machine, and far below what a lane that starves would take.
 const SOON: Duration = Duration::from_secs(5);
@@ -112,5 +113,48 @@ async fn a_full_network_lane_starves_neither_clients_nor_looks() {
     assert!(inputs > 0, "a look waits for the network lane to be empty");
     assert_eq!(asked, 0, "a client waits for the network lane to be empty");
     assert_eq!(answer.await.unwrap(), Response::Error(Code::ShardUnavailable));
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_requests_than_there_is_room_for_are_refused_at_once() {
+    let node = start(&Arc::new(FailingSync::default()));
+    let handle = node.handle();
+    // The loop stands still in this look meanwhile.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (stands, standing) = tokio::sync::oneshot::channel();
+    let holder = handle.clone();
+    let hold = move |_: &Machine, _| stands.send(()).is_ok() && wait.recv().is_ok();
+    let held = tokio::spawn(async move { holder.inspect(hold).await });
+    standing.await.unwrap();
+    let ask = |request: Request| {
+        let handle = handle.clone();
+        tokio::spawn(async move { handle.request(request, SOON).await })
+    };
+    let (key, context) = (Key::new("a").unwrap(), Context::default());
+    let put = Request::Put { key: key.clone(), value: Bytes::from_static(b"1"), context: context.clone() };
+    let (mut waiting, mut refused) = (Vec::new(), 0);
+    while refused < 10 {
+        let before = handle.clients.capacity();
+        let mut answer = ask(put.clone());
+        loop {
+            if handle.clients.capacity() < before {
+                break waiting.push(answer);
+            }
+            if let Ok(told) = timeout(Duration::from_millis(1), &mut answer).await {
+                assert_eq!(told.unwrap(), Response::Error(Code::TooManyRequests));
+                break refused += 1;
+            }
+        }
+        // What has waited for a second makes room: a machine too busy to get here before shows that as well.
+        assert!(waiting.len() <= 8_000, "all of {} were let in", waiting.len());
+    }
+    // Neither reads nor counts of keys wait for room among the writes.
+    let others = [ask(Request::Get { key, context }), ask(Request::KeyCount { shard: ShardId(1) })];
+    go.send(()).unwrap();
+    assert_eq!(held.await.unwrap(), Some(true));
+    for answer in waiting.into_iter().chain(others) {
+        assert_eq!(answer.await.unwrap(), Response::Error(Code::ShardUnavailable), "the store is not born");
+    }
     node.stop().await.unwrap();
 }

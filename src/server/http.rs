@@ -5,6 +5,8 @@
 //! - a head must be complete [`Limits::patience`] after the connection began to wait for it, which also ends idle ones,
 //!   and has `MOST_HEAD_BYTES`;
 //! - what is written to it must get on within the same time;
+//! - one that was refused because the node has too much to do ([`Busy`]) was told to ask again after a second; its next
+//!   request is read, and waits for the rest of [`HOLD`], so that who asks again at once costs the others little;
 //! - at [`Limits::connections`] the next ones wait in the kernel's queue until one ends;
 //! - at the stop, a connection without a request gets `FLUSH_GRACE` to take what was written to it, one with a
 //!   request is told that it is the last, and all that is left after [`Limits::drain`] is dropped.
@@ -12,12 +14,13 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use hyper::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,11 +28,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tower::ServiceExt;
 
 use super::patient::Patient;
 use super::refused::Spoken;
 use super::stop::Stop;
+use crate::api::rest::Busy;
 use crate::net::Listener;
 
 /// What is kept of what a connection has sent and nobody has read: room for the longest path and the longest context
@@ -41,6 +46,9 @@ const FLUSH_GRACE: Duration = Duration::from_millis(250);
 
 /// The pause after the system refused to accept, as with no file descriptor left; connections end meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long after a refusal for want of room a connection's next request begins: the second of its `Retry-After`.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// What the connections together may take.
 #[derive(Clone, Copy, Debug)]
@@ -103,17 +111,12 @@ async fn connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut stop: Stop,
 ) {
     let patience = stream.patience();
-    let busy = Arc::new(AtomicBool::new(false));
+    let course = Arc::new(Course::default());
     let service = {
-        let busy = Arc::clone(&busy);
+        let course = Arc::clone(&course);
         service_fn(move |request: hyper::Request<Incoming>| {
-            let (router, busy) = (router.clone(), Arc::clone(&busy));
-            async move {
-                busy.store(true, Ordering::Relaxed);
-                let response = router.oneshot(request.map(Body::new)).await;
-                busy.store(false, Ordering::Relaxed);
-                response as Result<_, Infallible>
-            }
+            let (router, course) = (router.clone(), Arc::clone(&course));
+            async move { Ok::<_, Infallible>(course.answer(router, request).await) }
         })
     };
     let mut serving = pin!(
@@ -129,7 +132,7 @@ async fn connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         _ = serving.as_mut() => {}
         () = stop.requested() => {
             serving.as_mut().graceful_shutdown();
-            if busy.load(Ordering::Relaxed) {
+            if course.busy.load(Ordering::Relaxed) {
                 let _ = serving.await;
             } else {
                 let _ = tokio::time::timeout(FLUSH_GRACE, serving).await;
@@ -139,10 +142,34 @@ async fn connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     drop(permit);
 }
 
+/// A connection's requests, one after the other.
+#[derive(Debug, Default)]
+struct Course {
+    /// One is under way.
+    busy: AtomicBool,
+    /// The next one does not begin before.
+    held: Mutex<Option<Instant>>,
+}
+
+impl Course {
+    async fn answer(&self, router: Router, request: hyper::Request<Incoming>) -> Response<Body> {
+        self.busy.store(true, Ordering::Relaxed);
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(until) = held {
+            sleep_until(until).await;
+        }
+        let Ok(response) = router.oneshot(request.map(Body::new)).await;
+        if response.extensions().get::<Busy>().is_some() {
+            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + HOLD);
+        }
+        self.busy.store(false, Ordering::Relaxed);
+        response
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::time::Instant;
 
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -154,7 +181,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { connections: 4, patience: Duration::from_secs(30), drain: Duration::from_secs(2) };
 
-    /// `/` answers at once, `/slow` after half a second, `/never` never, `/long` with more than any socket takes.
+    /// `/` answers at once, `/full` likewise, as a node with too much to do, `/slow` after half a second, `/never` never, `/long` with more than any socket takes.
     async fn started() -> (SocketAddr, StopTrigger, JoinHandle<()>) {
         started_with(LIMITS).await
     }
@@ -162,6 +189,14 @@ mod tests {
     async fn started_with(limits: Limits) -> (SocketAddr, StopTrigger, JoinHandle<()>) {
         let router = Router::new()
             .route("/", get(|| async { "here" }))
+            .route(
+                "/full",
+                get(async || {
+                    let mut response = Response::new(Body::empty());
+                    response.extensions_mut().insert(Busy);
+                    response
+                }),
+            )
             .route("/never", get(std::future::pending::<()>))
             .route("/long", get(|| async { vec![b'x'; 64 << 20] }))
             .route(
@@ -279,6 +314,21 @@ mod tests {
         assert!(ended(unread).await < 32 << 20, "all of it was sent to nobody");
         assert_eq!((ended(idle).await, ended(half).await), (0, 0));
         assert!(taken + ended(slow).await > 64 << 20);
+    }
+
+    #[tokio::test]
+    async fn who_was_refused_for_want_of_room_waits_on_that_connection() {
+        let (address, _trigger, _served) = started().await;
+        let mut stream = asked(address, "/full").await;
+        assert!(first_bytes(&mut stream).await.starts_with("HTTP/1.1 200"));
+        let at = Instant::now();
+        for waits in [true, false] {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: node1\r\n\r\n").await.unwrap();
+            assert!(first_bytes(&mut stream).await.ends_with("here"));
+            assert!(at.elapsed() >= HOLD - Duration::from_millis(50) && at.elapsed() < 2 * HOLD, "{waits}");
+            // Others do not.
+            assert!(first_bytes(&mut asked(address, "/").await).await.ends_with("here"));
+        }
     }
 
     #[tokio::test]

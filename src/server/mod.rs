@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 
 use crate::api::{grpc, rest};
@@ -104,7 +105,9 @@ fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
     let settings = Settings::parse(args)?;
     check_settings(&settings.address, &settings.view, settings.shard_count, settings.partitions)?;
     let limits = Limits { connections: connection_limit(), patience: settings.client_timeout, drain: DRAIN };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    // Clients have threads of their own, so that however many there are, peers are answered and pinged in time.
+    let clients = Builder::new_multi_thread().thread_name("clients").enable_all().build()?;
     let outcome = runtime.block_on(async {
         let (trigger, stop) = stop_pair();
         on_signals(trigger.clone())?;
@@ -112,7 +115,7 @@ fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
             on_parent_gone(trigger.clone());
         }
         loop {
-            match serve(&settings, limits, stop.clone()).await {
+            match serve(&settings, limits, stop.clone(), clients.handle()).await {
                 Err(error) if error.is_forgotten() => {
                     let aside = disk::set_aside(&settings.data_dir)?;
                     tracing::warn!("{error}; what it had is in {}", aside.display());
@@ -121,13 +124,14 @@ fn start(args: &ServeArgs, watch_parent: bool) -> Result<(), ServeError> {
             }
         }
     });
+    clients.shutdown_timeout(LAST_TASKS);
     runtime.shutdown_timeout(LAST_TASKS);
     outcome
 }
 
-/// Serves until the stop, or until the node must not go on.
-async fn serve(settings: &Settings, limits: Limits, stop: Stop) -> Result<(), ServeError> {
-    let rest = bind(settings.rest_socket()).await?;
+/// Serves until the stop, or until the node must not go on; clients on the runtime that is theirs.
+async fn serve(settings: &Settings, limits: Limits, stop: Stop, clients: &Handle) -> Result<(), ServeError> {
+    let rest = clients.spawn(bind(settings.rest_socket())).await.map_err(io::Error::other)??;
     let grpc = bind(settings.grpc_socket()).await?;
     let node = open(settings)?;
     let limits_of_requests = rest::Limits {
@@ -137,13 +141,14 @@ async fn serve(settings: &Settings, limits: Limits, stop: Stop) -> Result<(), Se
         body_timeout: settings.client_timeout.min(MOST_BODY_TIME),
         ..rest::Limits::default()
     };
-    serve_node(node, rest, grpc, limits_of_requests, limits, stop).await?;
+    serve_node(node, rest, grpc, limits_of_requests, limits, stop, clients).await?;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Serves what a node answers, on a listener for its clients and one for the other nodes, until the stop, or until the
-/// node must not go on; then everything is stopped in order.
+/// node must not go on; then everything is stopped in order. Clients are served on the runtime that is theirs, where their
+/// listener was made.
 ///
 /// # Errors
 /// What ended the node.
@@ -154,6 +159,7 @@ pub async fn serve_node(
     requests: rest::Limits,
     connections: Limits,
     stop: Stop,
+    clients: &Handle,
 ) -> Result<(), NodeError> {
     let local = node.local();
     // The servers stop with the process, and with the node.
@@ -162,7 +168,9 @@ pub async fn serve_node(
     let (end_grpc, grpc_ends) = watch::channel(false);
     let grpc = tokio::spawn(grpc::serve(grpc, node.handle(), Arc::clone(&local), grpc_ends));
     tracing::info!(address = %local.address, incarnation = %local.incarnation, "serving");
-    http::serve(rest, rest::router(node.handle(), requests), servers_stop, connections).await;
+    let serving = http::serve(rest, rest::router(node.handle(), requests), servers_stop, connections);
+    // It fails only with a panic, which the runtime has reported.
+    let _ = clients.spawn(serving).await;
     // The last requests needed the peers, so their side ends after the clients'.
     stops.abort();
     end_grpc.send_replace(true);

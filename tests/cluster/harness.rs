@@ -193,7 +193,12 @@ impl Cluster {
 
     /// The process of a node that runs.
     pub fn pid(&self, node: usize) -> u32 {
-        self.processes[node].as_ref().expect("the node runs").id()
+        self.running(node).expect("the node runs")
+    }
+
+    /// The same, or nothing when it does not run.
+    pub fn running(&self, node: usize) -> Option<u32> {
+        self.processes[node].as_ref().map(Child::id)
     }
 
     /// Starts all that do not run, and waits until they are ready.

@@ -16,6 +16,7 @@ use entail::server::serve_node;
 use entail::server::stop::stop_pair;
 use entail::store::memory::MemoryStore;
 use entail::types::NodeAddr;
+use tokio::runtime::Handle;
 use tokio::time::sleep;
 use turmoil::net::TcpListener;
 
@@ -127,7 +128,7 @@ impl Host {
         let connections = Limits { connections: 1_024, patience: Duration::from_secs(20), drain: DEADLINE };
         // Nobody asks it to stop.
         let (_trigger, stop) = stop_pair();
-        serve_node(node, rest, grpc, requests, connections, stop).await?;
+        serve_node(node, rest, grpc, requests, connections, stop, &Handle::current()).await?;
         Err("a node ended by itself".into())
     }
 

@@ -143,6 +143,8 @@ fn partition(status: &PartitionStatus) -> get_vectors_reply::Partition {
         floor: status.floor.0,
         keys: status.keys,
         unapplied: status.unapplied,
+        tombstones: status.tombstones,
+        logged: status.logged,
     }
 }
 

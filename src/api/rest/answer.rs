@@ -106,6 +106,11 @@ impl Json {
     }
 }
 
+/// Marks the answer to a request that found the node with too much to do: whoever serves the connection may let the next
+/// one wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Busy;
+
 /// A whole answer.
 pub(super) struct Answer {
     status: StatusCode,
@@ -176,12 +181,13 @@ pub(super) struct Fault {
     status: StatusCode,
     error: Cow<'static, str>,
     retry: bool,
+    busy: bool,
 }
 
 impl Fault {
     /// A refusal with a sentence of its own, not worth trying again as it is.
     pub(super) fn new(status: StatusCode, error: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, error: error.into(), retry: false }
+        Self { status, error: error.into(), retry: false, busy: false }
     }
 
     /// The refusal of a request that is wrong in itself.
@@ -191,7 +197,7 @@ impl Fault {
 
     /// A refusal for now.
     pub(super) fn later(error: impl Into<Cow<'static, str>>) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, error: error.into(), retry: true }
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, error: error.into(), retry: true, busy: false }
     }
 
     /// The refusal of a node that is stopping.
@@ -202,7 +208,11 @@ impl Fault {
     /// The refusal as JSON.
     pub(super) fn response(self, method: &Method) -> Response {
         let body = Json::with_capacity(128).text("error", &self.error).text("message", &format!("Error in {method}"));
-        Answer::new(self.status, body).retry(self.retry).response()
+        let mut response = Answer::new(self.status, body).retry(self.retry).response();
+        if self.busy {
+            response.extensions_mut().insert(Busy);
+        }
+        response
     }
 }
 
@@ -210,7 +220,7 @@ impl From<Code> for Fault {
     fn from(code: Code) -> Self {
         let row = code.row();
         let status = StatusCode::from_u16(row.http).expect("the table of codes holds HTTP statuses");
-        Self { status, error: Cow::Borrowed(row.text), retry: row.retry }
+        Self { status, error: Cow::Borrowed(row.text), retry: row.retry, busy: code == Code::TooManyRequests }
     }
 }
 

@@ -39,6 +39,7 @@ use axum::Router;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
+pub use answer::Busy;
 use answer::Fault;
 pub use backend::Backend;
 use body::{Bound, Room};
