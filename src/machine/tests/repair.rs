@@ -86,7 +86,8 @@ fn servers(all: &Lockstep, name: &str, nodes: usize) -> Vec<usize> {
 /// after the first chunk; gives a key and the three nodes that serve it all the time.
 fn resting(all: &mut Lockstep) -> (String, [usize; 3]) {
     all.run_ms(2_000);
-    let large = "x".repeat(40_000);
+    // As much as one node joins at once, and so that a fill has several chunks.
+    let large = "x".repeat(16_000);
     for n in 0..120 {
         all.put(1, &format!("key{n}"), &large, &Context::empty());
     }
