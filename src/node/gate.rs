@@ -245,8 +245,9 @@ mod tests {
 
     #[test]
     fn a_slow_node_still_takes_some() {
-        let (waits, refused) = served(2_000, 100, 20);
-        assert!(waits.len() > 950 && refused > 0, "{} served, {refused} refused", waits.len());
+        // Long enough for those to be through whom it let in before it knew.
+        let (waits, refused) = served(2_000, 100, 40);
+        assert!(waits.len() > 1_900 && refused > 0, "{} served, {refused} refused", waits.len());
         let longest = waits[waits.len() - 1];
         assert!(longest < 3 * TARGET, "{longest:?}");
     }
