@@ -6,7 +6,7 @@
 //!   and has `MOST_HEAD_BYTES`;
 //! - what is written to it must get on within the same time;
 //! - one that was refused because the node has too much to do ([`Busy`]) was told to ask again after a second; its next
-//!   request is read, and waits for the rest of [`HOLD`], so that who asks again at once costs the others little;
+//!   request is read, and waits for the rest of `HOLD`, so that who asks again at once costs the others little;
 //! - at [`Limits::connections`] the next ones wait in the kernel's queue until one ends;
 //! - at the stop, a connection without a request gets `FLUSH_GRACE` to take what was written to it, one with a
 //!   request is told that it is the last, and all that is left after [`Limits::drain`] is dropped.
