@@ -138,7 +138,7 @@ fn recovered(came: &Came) {
 }
 
 #[test]
-#[ignore = "measures for half a minute, with ten thousand connections; a stage of its own in .ci/run"]
+#[ignore = "measures for half a minute, with ten thousand connections: for a machine with little else to do"]
 fn ten_times_more_clients_than_can_be_served() {
     raise_file_limit();
     let mut place = Place::loopback();
