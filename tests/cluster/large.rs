@@ -63,7 +63,6 @@ fn two_hundred_thousand_keys_are_resharded_under_load() {
     for (at, count) in [(1, 3), (4, 2)] {
         let before = Map::of(&nodes[at]).expect("it answers");
         let begin = Instant::now();
-        eprintln!("to {count} shards …");
         expect(&reshard(&nodes[at], count), 200, json!({"message": "Resharding done successfully"}));
         let took = begin.elapsed();
         // What nobody needs any more is given up after the answer.
@@ -85,7 +84,6 @@ fn two_hundred_thousand_keys_are_resharded_under_load() {
     }
     let outcome = sessions.stop();
     shown(&outcome, &phases, &lines);
-    course(&outcome, &phases);
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(keys_in(nodes, 2).iter().sum::<u64>(), (KEYS + 2 * SESSIONS) as u64);
@@ -123,31 +121,4 @@ fn nobody_waits(outcome: &Outcome, phases: &[Phase]) {
     assert!(longest <= bound, "a request waited {longest:?} while keys moved, and {:?} in calm", calm.at(100));
     let (bound, p99) = (2 * calm.at(99), moving.at(99));
     assert!(p99 <= bound, "one in a hundred waited {p99:?} while keys moved, and {:?} in calm", calm.at(99));
-}
-
-/// The course of a run, in pieces of half a second.
-fn course(outcome: &Outcome, phases: &[Phase]) {
-    let first = phases[0].begin;
-    let piece = |at: Instant| at.saturating_duration_since(first).as_millis() / 500;
-    let mut pieces: std::collections::BTreeMap<u128, Vec<(Duration, bool)>> = std::collections::BTreeMap::new();
-    for (begin, took, which) in &outcome.requests {
-        pieces.entry(piece(*begin)).or_default().push((*took, which.contains("PUT")));
-    }
-    for (at, mut times) in pieces {
-        times.sort_unstable();
-        let ms = |d: Duration| d.as_secs_f64() * 1e3;
-        let slow = times.iter().filter(|t| t.0 > Duration::from_millis(37)).count();
-        let puts = times.iter().filter(|t| t.0 > Duration::from_millis(37) && t.1).count();
-        let when = first + Duration::from_millis(at as u64 * 500);
-        let during = phases.iter().find(|p| p.begin <= when && when < p.end).map_or("-", |p| &p.name);
-        eprintln!(
-            "{:>6.1} {:<14} {:>6} p50 {:>6.1} p99 {:>6.1} max {:>6.1} slow {slow} puts {puts}",
-            at as f64 / 2.0,
-            during,
-            times.len(),
-            ms(times[times.len() / 2].0),
-            ms(times[times.len() * 99 / 100].0),
-            ms(times[times.len() - 1].0)
-        );
-    }
 }
