@@ -317,7 +317,10 @@ impl World {
     /// The operator gives up the nodes that never come back, by force if that is what it takes.
     pub fn forget_the_dead(&mut self) {
         if self.quorum_is_lost() {
-            self.ask_change_anywhere(Wanted::Recover { confirmed: true }, 5_000);
+            // Whoever is only away would go on under the old map beside the others.
+            if self.all_are_up() {
+                self.ask_change_anywhere(Wanted::Recover { confirmed: true }, 5_000);
+            }
             return;
         }
         let Some(map) = self.newest().cloned() else { return };

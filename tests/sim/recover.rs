@@ -75,16 +75,20 @@ impl World {
         }
     }
 
+    /// Everybody runs who has not gone for good and ever ran.
+    pub fn all_are_up(&self) -> bool {
+        self.nodes.iter().all(|node| node.dead || node.process.is_some() || node.incarnation.is_none())
+    }
+
+    /// … and all hear each other.
     fn all_are_there(&self) -> bool {
-        let left: Vec<usize> = (0..self.nodes.len()).filter(|n| !self.nodes[*n].dead).collect();
-        let started = |n: &usize| self.nodes[*n].process.is_some() || self.nodes[*n].incarnation.is_none();
-        let up: Vec<usize> = left.iter().copied().filter(|n| self.nodes[*n].process.is_some()).collect();
+        let up: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some()).collect();
         let view = |n: usize| self.machine(n).view(self.nodes[n].clocks(self.now)).len();
         let linked = |a: usize| up.iter().all(|b| a == *b || self.is_linked(a, *b));
         let members = |n: usize| {
             let map = self.machine(n).map();
             up.iter().filter(|m| map.present().any(|node| *node == self.nodes[**m].addr)).count()
         };
-        left.iter().all(started) && !up.is_empty() && up.iter().all(|n| linked(*n) && view(*n) == members(*n))
+        self.all_are_up() && !up.is_empty() && up.iter().all(|n| linked(*n) && view(*n) == members(*n))
     }
 }
