@@ -44,7 +44,8 @@ impl Hands {
             }
             Effect::MapChanged(map) => {
                 let branch = map.line.branch();
-                tracing::info!(epoch = %map.epoch, cluster = %map.cluster_id, %branch, "acting under a new map");
+                let rows = map.rows.iter().filter(|row| row.version == map.epoch).count();
+                tracing::info!(epoch = %map.epoch, cluster = %map.cluster_id, %branch, rows, "acting under a new map");
                 self.local.set_map(map.cluster_id, map.standing());
                 self.published.send_replace(Published::of(&map));
                 self.connect();
