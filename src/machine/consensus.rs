@@ -210,6 +210,7 @@ impl Machine {
             self.consensus.asked.retain(|other| other.by != asked.by || other.id != asked.id);
             self.answer_change(&asked.by, asked.id, Ok(decided.epoch), io);
         }
+        self.tell_decided(&decided, io);
         self.learn(decided, io);
     }
 

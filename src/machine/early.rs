@@ -2,10 +2,10 @@
 //!
 //! A peer that has adopted a row first says its first word at once, and everything again only in a slow rotation. Here
 //! the map may still be on its way to the disk, and until then that word is none (R3). To drop it would make the
-//! writes of the partition wait for the rotation, and the next map, too; and a wish for a fill that is dropped is
-//! wished again only when its silence is noticed; and an acceptor that says nothing holds up the next map. So they are
-//! kept, and heard when the map is in force, before anything that came later. Bounded: the oldest make room, and are
-//! told again.
+//! writes of the partition wait for the rotation, and the next map, too; a wish for a fill that is dropped is wished
+//! again only when its silence is noticed; operations would be sent again when our own first word is heard, a round
+//! later; and an acceptor that says nothing holds up the next map. So they are kept, and heard when the map is in force,
+//! before anything that came later. Bounded: the oldest make room, and are told again.
 
 use std::collections::VecDeque;
 
@@ -22,6 +22,9 @@ const MOST_EARLY: usize = 2_048;
 /// What they may say together, in entries of vectors and rows: some megabytes, and many times what all peers of all
 /// partitions say in a rotation.
 const MOST_ENTRIES: usize = 1 << 17;
+
+/// Bytes of an operation that count as much as an entry.
+const ENTRY_BYTES: usize = 32;
 
 /// Messages with who sent them, and as whom, in the order they came.
 #[derive(Debug, Default)]
@@ -58,6 +61,7 @@ fn entries(message: &Message) -> usize {
         Message::Report(reports) => reports.iter().map(|report| 1 + report.durable.len()).sum(),
         Message::Words(words) => words.iter().map(|word| 1 + word.first.len() + word.durable.len()).sum(),
         Message::FillRequest { vector, .. } => vector.len(),
+        Message::Operations { operations, .. } => operations.iter().map(|op| op.weight() / ENTRY_BYTES).sum(),
         Message::Paxos(PaxosMessage::Promise { accepted: Some((_, next)), .. } | PaxosMessage::Accept { next, .. }) => {
             next.changed.rows.iter().map(|row| 1 + row.peers.len() + row.skipped.len()).sum()
         }
@@ -99,16 +103,21 @@ impl Machine {
         heard
     }
 
-    /// True for a wish for a fill under a row that is not in force here yet: it is kept.
-    pub(super) fn keep_early_wish(
+    /// True for a wish for a fill, or operations, under a row that is not in force here yet: they are kept.
+    pub(super) fn keep_early_one(
         &mut self,
         from: &NodeAddr,
         incarnation: Incarnation,
         message: &Message,
         io: &mut Io<'_>,
     ) -> bool {
-        let Message::FillRequest { partition, version, .. } = message else { return false };
-        let early = self.is_early(*partition, *version);
+        let (Message::FillRequest { partition, version, .. } | Message::Operations { partition, version, .. }) =
+            message
+        else {
+            return false;
+        };
+        // Without the clause operations are taken under any version.
+        let early = self.is_early(*partition, *version) && self.on(Rule::Current);
         if early {
             self.keep_early(from, incarnation, message.clone(), io);
         }

@@ -235,7 +235,7 @@ impl Machine {
         if self.on(Rule::OwnName) && self.map.nodes.get(from).copied().flatten() != Some(incarnation) {
             return Ok(());
         }
-        if self.keep_early_wish(from, incarnation, &message, io) {
+        if self.keep_early_one(from, incarnation, &message, io) {
             return Ok(());
         }
         match message {

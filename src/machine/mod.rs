@@ -380,7 +380,8 @@ impl Machine {
         }
         self.adopt_learned(io);
         self.hear_early(io)?;
-        self.speak(io);
+        // What peers do not hold yet goes out under the new version, before they say what they hold.
+        grown.extend(self.speak(io));
         self.send_durable(&grown, io)?;
         self.finish_fills(io)?;
         self.send_ready_fills(io)?;
@@ -452,6 +453,7 @@ impl Machine {
 
     fn write_replica_records(&mut self) {
         for partition in std::mem::take(&mut self.changed) {
+            self.parts[partition.0 as usize].written = self.batch + 1;
             let Some(replica) = &self.parts[partition.0 as usize].replica else {
                 // Held for nothing: what is left of it is being removed, the record last.
                 let key = records::replica_key(partition);

@@ -50,8 +50,10 @@ pub(super) struct Unanswered {
 pub(super) struct Progress {
     /// The last operation handed to the network.
     pub sent: Seq,
-    /// The peer holds everything up to here durably.
+    /// The peer holds everything up to here durably, as it has said under the version in force.
     pub acked: Seq,
+    /// The same, under whatever version it said so.
+    pub held: Seq,
     /// Since when there is something durable here that the peer has not acknowledged.
     pub behind_since_ms: Option<u64>,
     /// When the stream goes back to `acked`, for want of progress.
@@ -63,6 +65,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Under a new version: what was acknowledged counts no more till it is said again, but need not be sent again.
+    pub fn again(&self) -> Self {
+        Self { sent: self.held, held: self.held, ..Self::default() }
+    }
+
     /// Whether something up to here is to be sent, or its acknowledgement begun to be waited for.
     pub fn is_behind(&self, sendable: Seq) -> bool {
         self.sent.max(self.acked) < sendable || (self.acked < sendable && self.behind_since_ms.is_none())
@@ -139,6 +146,8 @@ pub(super) struct Part {
     pub replica: Option<Replica>,
     /// What is left of a dropped replica is being removed; a new one begins after that.
     pub dropping: bool,
+    /// The batch that the replica changed with last: what it holds, and what it is held for.
+    pub written: BatchNo,
     /// With this batch durable, the peer may say its first word under the version in force.
     pub speaks_from: BatchNo,
     /// What was told as the first word under this version.
@@ -200,7 +209,9 @@ impl Part {
         self.told = None;
         let receivers: Vec<StayId> = self.receivers().map(|peer| peer.stay).collect();
         for log in self.logs.values_mut() {
-            log.streams = receivers.iter().map(|stay| (*stay, Progress::default())).collect();
+            let before = std::mem::take(&mut log.streams);
+            let again = |stay: &StayId| before.get(stay).map_or_else(Progress::default, Progress::again);
+            log.streams = receivers.iter().map(|stay| (*stay, again(stay))).collect();
         }
         self.vows.clear();
         self.collected = Default::default();

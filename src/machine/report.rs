@@ -220,7 +220,7 @@ impl Machine {
             let acked = part.words.durable(peer, *own);
             let durable = part.replica.as_ref().map_or(0, |replica| replica.durable.get(*own));
             let Some(progress) = log.streams.get_mut(&peer).filter(|progress| acked > progress.acked) else { continue };
-            progress.acked = acked;
+            (progress.acked, progress.held) = (acked, acked.max(progress.held));
             while progress.flight.front().is_some_and(|message| message.0 <= acked) {
                 progress.flight.pop_front();
             }

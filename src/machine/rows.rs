@@ -2,8 +2,8 @@
 //!
 //! A decided map is stored, and acted under once it is durable (R2). Each row whose version has changed is then adopted
 //! (R3): operations received but not applied are dropped, an unfinished fill begins again, what others said counts no
-//! more, and the replica is made, kept or dropped. When all this and everything applied is durable, and only then, the
-//! peer says its first word under the new version.
+//! more, and the replica is made, kept or dropped. When all this and everything applied to it is durable, and only then,
+//! the peer says its first word under the new version.
 //!
 //! A replica is held for those stays of this incarnation that are in the row and not lost. Who adopts a row in which
 //! none of them is left drops it, even when named anew meanwhile: what it holds may lack what was closed without it.
@@ -85,7 +85,7 @@ impl Machine {
         self.adopt_rows();
         self.watch_target();
         io.effects.push(Effect::MapChanged(map));
-        // Who decided it tells the others; whoever it does not reach hears of it by pings.
+        // Who decided it tells the others, if not before; whoever it does not reach hears of it by pings.
         if self.consensus.decided == self.map.epoch {
             let others: Vec<NodeAddr> = self.links.keys().cloned().collect();
             for node in others {
@@ -179,10 +179,10 @@ impl Machine {
                 self.changed.insert(partition);
             }
         }
-        let batch = self.current_batch();
+        let changes = self.changed.contains(&partition).then(|| self.current_batch());
         let part = self.part_mut(partition);
         part.keep_logs();
-        part.speaks_from = batch;
+        part.speaks_from = changes.unwrap_or(part.written);
         if part.replica.is_some() {
             self.unspoken.insert(partition);
         } else {
@@ -190,13 +190,13 @@ impl Machine {
         }
     }
 
-    /// Says the first word of every peer whose adoption is durable by now.
-    pub(super) fn speak(&mut self, io: &mut Io<'_>) {
+    /// Says the first word of every peer whose adoption is durable by now. Gives the partitions.
+    pub(super) fn speak(&mut self, io: &mut Io<'_>) -> Vec<PartitionId> {
         let barrier = self.on(Rule::Barrier);
         let ready: Vec<PartitionId> =
             self.unspoken.iter().copied().filter(|p| !barrier || self.part(*p).speaks_from <= self.synced).collect();
         let mut reports = Vec::new();
-        for partition in ready {
+        for &partition in &ready {
             self.unspoken.remove(&partition);
             let part = self.part_mut(partition);
             part.told = part.replica.as_ref().map(|replica| replica.durable.clone());
@@ -205,6 +205,7 @@ impl Machine {
             self.words_due.insert(partition);
         }
         self.report(reports, io);
+        ready
     }
 
     /// Removes a part of what dropped replicas and closed logs left; makes the replicas that waited for it.

@@ -10,6 +10,7 @@ mod recovery;
 mod repair;
 mod routing;
 mod warnings;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -38,6 +39,8 @@ struct Host {
     machine: Machine,
     store: MemoryStore,
     up: bool,
+    /// Takes what is written, and syncs nothing of it from when it has decided on a map.
+    stalls: bool,
 }
 
 struct Lockstep {
@@ -137,7 +140,7 @@ impl Lockstep {
         let (max_unapplied_bytes, fill_bytes_a_second) = (self.unapplied_bytes, self.fill_bytes);
         let config = Config { max_unapplied_bytes, fill_bytes_a_second, ..config(number, nodes, shards) };
         let machine = Machine::open(config, &store, self.now).unwrap();
-        self.hosts.insert(node(number), Host { machine, store, up: true });
+        self.hosts.insert(node(number), Host { machine, store, up: true, stalls: false });
     }
 
     fn connect_all(&mut self) {
@@ -163,7 +166,8 @@ impl Lockstep {
             if has_worked && self.rest_ms > 0 {
                 host.machine.rest(self.now.mono_ms + self.rest_ms);
             }
-            let Some(batch) = flushed else { break };
+            let stuck = host.stalls && host.machine.consensus.decided > host.machine.map().epoch;
+            let Some(batch) = flushed.filter(|_| !stuck) else { break };
             host.store.sync().unwrap();
             let before = chunks(&effects);
             host.machine.step(self.now, Input::Synced(batch), &host.store, &mut effects);

@@ -125,7 +125,7 @@ fn a_node_joins_the_view_and_then_a_shard() {
     let config = Config { shard_count: None, view: vec![node(1), node(5)], ..config(5, 5, 2) };
     let store = MemoryStore::new();
     let machine = Machine::open(config, &store, all.now).unwrap();
-    all.hosts.insert(node(5), Host { machine, store, up: true });
+    all.hosts.insert(node(5), Host { machine, store, up: true, stalls: false });
     all.connect_all();
     all.run_ms(5_000);
     assert_eq!(all.machine(3).view(all.now).len(), 5, "{:?}", all.machine(5).readiness(all.now));
@@ -162,7 +162,7 @@ fn a_lost_disk_is_filled_again_by_itself() {
     let config = Config { seed: [77; 32], ..config(2, 6, 2) };
     let store = MemoryStore::new();
     let machine = Machine::open(config, &store, all.now).unwrap();
-    all.hosts.insert(node(2), Host { machine, store, up: true });
+    all.hosts.insert(node(2), Host { machine, store, up: true, stalls: false });
     all.connect_all();
     all.run_ms(8_000);
     assert_eq!(all.machine(2).readiness(all.now), Ok(()));
@@ -281,7 +281,7 @@ fn the_word_on_a_lost_disk_says_so_and_keeps_the_new_one() {
     all.run_ms(1_000);
     let store = MemoryStore::new();
     let machine = Machine::open(Config { seed: [77; 32], ..config(4, 4, 2) }, &store, all.now).unwrap();
-    all.hosts.insert(node(4), Host { machine, store, up: true });
+    all.hosts.insert(node(4), Host { machine, store, up: true, stalls: false });
     all.connect_all();
     all.run_ms(5_000);
     all.stop(4);

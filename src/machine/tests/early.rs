@@ -1,9 +1,13 @@
 //! What is said under a map that is still on its way here: kept, and heard with the map.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::causal::item::Item;
+use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
 use crate::machine::message::{PartitionReport, Wanted};
-use crate::types::{Epoch, PartitionId, StayId};
+use crate::types::{Dot, Epoch, PartitionId, StayId, Timestamp};
 
 impl Lockstep {
     /// Node 2 says of its first stay in a partition that it holds so many of a stay's writes, under an epoch.
@@ -37,7 +41,7 @@ impl Lockstep {
     }
 
     /// One shard of five nodes, born.
-    fn before_map_two() -> Self {
+    pub(super) fn before_map_two() -> Self {
         let mut all = Self::new(5, 1);
         all.run_ms(2_000);
         assert_eq!(all.machine(1).map().epoch, Epoch(1));
@@ -45,7 +49,7 @@ impl Lockstep {
     }
 
     /// Takes node 5 out, which gives every partition a new row; node 2 itself is silent towards node 1 meanwhile.
-    fn map_two(&mut self) {
+    pub(super) fn map_two(&mut self) {
         self.cut.push((node(2), node(1)));
         self.asked += 1;
         self.step(&node(3), Input::Change { id: self.asked, wanted: Wanted::Remove(node(5)), budget_ms: 5_000 });
@@ -78,6 +82,21 @@ fn a_word_of_a_map_still_further_is_kept_until_that() {
     all.map_two();
     assert_eq!((all.machine(1).map().epoch, all.taken(1, 0, of)), (Epoch(2), 0));
     assert_eq!(all.machine(1).early.len(), 1, "kept again");
+}
+
+#[test]
+fn an_operation_that_came_before_its_map_is_taken_with_it() {
+    let mut all = Lockstep::before_map_two();
+    let (from, incarnation, stay) = (node(2), all.machine(2).incarnation(), all.stay_of_two());
+    let (partition, dot) = (PartitionId(0), Dot { stay, seq: 1 });
+    let item = Item { value: None, dot, timestamp: Timestamp(1), carried: Context::empty() };
+    let operations = vec![Arc::new(Op { key: key("a"), item, deps: VersionVector::default() })];
+    let message = Message::Operations { partition, version: Epoch(2), operations };
+    all.step(&node(1), Input::Message { from, incarnation, message });
+    let taken = |all: &Lockstep| all.machine(1).part(partition).replica.as_ref().unwrap().applied.get(stay);
+    assert_eq!(taken(&all), 0, "it is none under map 1");
+    all.map_two();
+    assert_eq!(taken(&all), 1, "taken though nobody sent it again");
 }
 
 #[test]

@@ -11,7 +11,7 @@ impl Lockstep {
         let at = config.address.clone();
         let store = self.hosts.remove(&at).map_or_else(MemoryStore::new, |host| host.store.crash(0));
         let machine = Machine::open(config, &store, self.now).unwrap();
-        self.hosts.insert(at, Host { machine, store, up: true });
+        self.hosts.insert(at, Host { machine, store, up: true, stalls: false });
         self.connect_all();
     }
 
