@@ -12,28 +12,15 @@
 
 use std::sync::Arc;
 
+use random::Random;
+
 use super::*;
 use crate::cluster::change::Change;
 
+mod random;
+
 const NODES: u32 = 6;
 const PARTITIONS: u32 = 3;
-
-struct Random(u64);
-
-impl Random {
-    /// SplitMix64 (Steele, Lea, Flood, 2014).
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 #[derive(Clone, Default)]
 struct Replica {

@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
+use expected::sometimes;
+use letter::{Letter, Map, Named, Said, pair, read, write};
 use stateright::{Model, Property};
 
 use super::super::*;
@@ -18,6 +20,9 @@ use crate::cluster::map::Target;
 use crate::cluster::paxos::{Ballot, Phase};
 use crate::cluster::voters::deciders;
 use crate::types::{ClusterId, ContextSecret, NodeAddr};
+
+mod expected;
+mod letter;
 
 /// Which histories to go through.
 #[derive(Clone, Debug)]
@@ -66,89 +71,6 @@ pub enum Broken {
     ActsAtOnce,
 }
 
-/// A map or a step to one, told from others by what was drawn for it, and by the line of attempts that it comes from.
-#[derive(Clone)]
-pub struct Named<T>(pub Arc<T>);
-
-pub type Map = Named<ClusterMap>;
-type Step = Named<MapDelta>;
-
-/// Where the name stands.
-pub trait Carrier {
-    fn carrier(&self) -> &ClusterMap;
-}
-
-impl Carrier for ClusterMap {
-    fn carrier(&self) -> &ClusterMap {
-        self
-    }
-}
-
-impl Carrier for MapDelta {
-    fn carrier(&self) -> &ClusterMap {
-        &self.changed
-    }
-}
-
-impl<T: Carrier> Named<T> {
-    fn key(&self) -> (u64, u128, &str) {
-        let map = self.0.carrier();
-        let name = map.target.as_ref().map_or("", |target| &target.name);
-        (map.epoch.0, map.cluster_id.0, name)
-    }
-}
-
-impl<T: Carrier> PartialEq for Named<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl<T: Carrier> Eq for Named<T> {}
-
-impl<T: Carrier> PartialOrd for Named<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T: Carrier> Ord for Named<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-impl<T: Carrier> Hash for Named<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
-    }
-}
-
-impl<T: Carrier> std::fmt::Debug for Named<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} voters {:?}", self.key(), self.0.carrier().voters)
-    }
-}
-
-/// A message on its way; refusals are none.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Letter {
-    to: usize,
-    from: usize,
-    sender: u128,
-    epoch: u64,
-    ballot: (u64, u128),
-    said: Said,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Said {
-    Prepare,
-    Promise(Option<((u64, u128), Step)>),
-    Accept(Step),
-    Accepted,
-}
-
 #[derive(Clone, Debug)]
 pub struct Node {
     name: Incarnation,
@@ -193,10 +115,6 @@ pub enum Event {
     LoseDisk(usize),
     Learn(usize, Map),
     Deliver(Letter),
-}
-
-fn pair(ballot: Ballot) -> (u64, u128) {
-    (ballot.round, ballot.proposer)
 }
 
 impl PartialEq for World {
@@ -477,38 +395,6 @@ impl World {
     }
 }
 
-/// Writes a message down.
-fn write(to: usize, from: usize, sender: u128, message: PaxosMessage) -> Option<Letter> {
-    let (epoch, ballot, said) = match message {
-        PaxosMessage::Prepare { epoch, ballot } => (epoch, ballot, Said::Prepare),
-        PaxosMessage::Promise { epoch, ballot, accepted, .. } => {
-            (epoch, ballot, Said::Promise(accepted.map(|(under, next)| (pair(under), Named(next)))))
-        }
-        PaxosMessage::Accept { epoch, ballot, next } => (epoch, ballot, Said::Accept(Named(next))),
-        PaxosMessage::Accepted { epoch, ballot, .. } => (epoch, ballot, Said::Accepted),
-        PaxosMessage::Rejected { .. } => return None,
-    };
-    Some(Letter { to, from, sender, epoch: epoch.0, ballot: pair(ballot), said })
-}
-
-/// Reads it again.
-fn read(letter: Letter, bounds: &Bounds) -> PaxosMessage {
-    let (epoch, acceptor) = (Epoch(letter.epoch), Incarnation(letter.sender));
-    let ballot = |(round, proposer)| Ballot { round, proposer };
-    let under = ballot;
-    let ballot = ballot(letter.ballot);
-    match letter.said {
-        Said::Prepare => PaxosMessage::Prepare { epoch, ballot },
-        Said::Promise(accepted) => {
-            let accepted = accepted.filter(|_| !bounds.is_broken(Broken::NeverAdopts));
-            let accepted = accepted.map(|(pair, next)| (under(pair), next.0));
-            PaxosMessage::Promise { epoch, ballot, acceptor, accepted }
-        }
-        Said::Accept(next) => PaxosMessage::Accept { epoch, ballot, next: next.0 },
-        Said::Accepted => PaxosMessage::Accepted { epoch, ballot, acceptor },
-    }
-}
-
 pub fn one_map_an_epoch(world: &World) -> bool {
     let epochs: BTreeSet<_> = world.decided.keys().map(|map| map.0.epoch).collect();
     epochs.len() == world.decided.len()
@@ -594,28 +480,4 @@ impl Model for Bounds {
         all.retain(|property| self.only.is_none_or(|only| property.name == only));
         all
     }
-}
-
-fn sometimes() -> Vec<Property<Bounds>> {
-    vec![
-        Property::sometimes("a map of another attempt is taken over", |_, world: &World| {
-            world.nodes.iter().any(|node| node.now.proposer.as_ref().is_some_and(|p| p.adopted.is_some()))
-        }),
-        Property::sometimes("a new voter proposes", |bounds: &Bounds, world: &World| {
-            let proposes = |(at, node): (usize, &Node)| node.now.proposer.is_some() && !bounds.born.contains(&at);
-            world.nodes.iter().enumerate().any(proposes)
-        }),
-        Property::sometimes("a question comes before its map", |_, world: &World| {
-            world.network.iter().any(|letter| letter.epoch > world.nodes[letter.to].map.0.epoch.0 + 1)
-        }),
-        Property::sometimes("two proposals of one epoch are accepted", |_, world: &World| {
-            let accepted = world.nodes.iter().filter_map(|node| node.synced.accepted.as_ref());
-            let maps: BTreeSet<_> = accepted.map(|(_, next)| Named(next.clone())).collect();
-            maps.iter().zip(maps.iter().skip(1)).any(|(a, b)| a.0.epoch() == b.0.epoch())
-        }),
-        Property::sometimes("who came back empty is bound", |bounds: &Bounds, world: &World| {
-            let bound = |map: &Map| map.0.nodes.values().flatten().any(|bound| bound.0 > bounds.nodes as u128);
-            world.decided.keys().any(bound)
-        }),
-    ]
 }
