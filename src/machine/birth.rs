@@ -11,6 +11,10 @@
 //! is, and is durable. The place of the one left out is kept: when it comes up it takes the store's map as any node
 //! does, is bound, and filled; to found or join a second store it would need the others.
 //!
+//! **Without any.** Where every node of `VIEW` has lost its disk at once, a store may live on at nodes that came later,
+//! and none of `VIEW` can know. So who would propose listens first, for longer than a node of a store takes to find one
+//! that is back: whoever it can reach belongs to that store again. Beyond reach for that long, there would be two.
+//!
 //! A node that belongs to a running store already, or is to join one (no `SHARD_COUNT`), takes that store's map from
 //! whoever has it, and asks to be admitted where the map does not know its address.
 
@@ -127,7 +131,8 @@ impl Machine {
                 enumerate(&differing)
             ));
         }
-        None
+        let listens = self.now.mono_ms < self.opened_ms + self.config.listen_ms;
+        listens.then(|| "listening whether a store that these nodes belong to is still there".to_owned())
     }
 }
 

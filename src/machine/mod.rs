@@ -110,6 +110,9 @@ pub struct Config {
     pub reconcile_rules: ReconcileRules,
     /// Bytes of fills that this node gives a second, at the most.
     pub fill_bytes_a_second: u64,
+    /// How long a node with an empty directory listens before it founds a store, in milliseconds: those of a store that
+    /// it belonged to dial it meanwhile.
+    pub listen_ms: u64,
 }
 
 /// One node.
@@ -117,6 +120,7 @@ pub struct Config {
 pub struct Machine {
     config: Config,
     incarnation: Incarnation,
+    opened_ms: u64,
     /// Map 0, which the settings alone give.
     zero: Arc<ClusterMap>,
     settings_hash: u64,

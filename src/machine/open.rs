@@ -49,6 +49,7 @@ impl Machine {
 
         let mut machine = Self {
             incarnation,
+            opened_ms: now.mono_ms,
             settings_hash: zero.hash() ^ u64::from(config.shard_count.is_none()),
             zero,
             map,

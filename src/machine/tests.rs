@@ -93,6 +93,7 @@ fn config(number: usize, nodes: usize, shards: u32) -> Config {
         rules: Rules::all(),
         reconcile_rules: ReconcileRules::all(),
         fill_bytes_a_second: 64 << 20,
+        listen_ms: 0,
     }
 }
 

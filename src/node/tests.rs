@@ -68,6 +68,7 @@ fn start(store: &Arc<FailingSync>) -> Node {
         rules: Rules::all(),
         reconcile_rules: ReconcileRules::all(),
         fill_bytes_a_second: 64 << 20,
+        listen_ms: 0,
     };
     let disk = Disk { store: store.clone(), free_bytes: Box::new(|| None) };
     Node::start(Options { machine, grpc_port_offset: 1_000 }, disk, Surroundings::system()).unwrap()

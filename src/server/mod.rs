@@ -51,6 +51,10 @@ const MAX_CONNECTIONS: usize = 16_384;
 /// Requests that may wait at once, for what they depend on, for another node, or for their copies.
 const MAX_WAITING: usize = 16_384;
 
+/// How long an empty node listens before it founds a store, in milliseconds. A node of a store dials one that is back
+/// within a second, and tells it the map at once.
+const LISTEN_MS: u64 = 2_000;
+
 /// Bytes of operations from other nodes that wait for what they depend on.
 const MAX_UNAPPLIED_BYTES: usize = 64 << 20;
 
@@ -199,6 +203,7 @@ fn open(settings: &Settings) -> Result<Node, ServeError> {
         rules: Rules::all(),
         reconcile_rules: ReconcileRules::all(),
         fill_bytes_a_second: settings.fill_bytes_s,
+        listen_ms: LISTEN_MS,
     };
     let options = Options { machine, grpc_port_offset: settings.grpc_port_offset };
     Ok(Node::start(options, Disk { store, free_bytes }, Surroundings::system())?)

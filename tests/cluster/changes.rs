@@ -225,6 +225,31 @@ fn a_disk_that_was_lost_refills_by_itself() {
     read_keys(&others);
 }
 
+#[test]
+fn those_of_view_that_lost_their_disks_at_once_found_no_second_store() {
+    let mut cluster = Cluster::start(2, 1);
+    for _later in 0..3 {
+        let new = cluster.add();
+        cluster.wait_ready();
+        let added = change(&cluster.nodes[0], "PUT", &format!("{SHARD}/add-member/1"), name(&cluster.nodes[new]));
+        assert_eq!(added.status, 200, "{}", added.json);
+    }
+    write_keys(&cluster);
+    for founder in [0, 1] {
+        cluster.kill(founder);
+        std::fs::remove_dir_all(cluster.data_dir(founder)).expect("its directory is there");
+    }
+    for founder in [0, 1] {
+        cluster.restart(founder);
+    }
+    cluster.wait_ready();
+    let count = field(&cluster.nodes[2], &shard_count(1), COUNT);
+    for founder in &cluster.nodes[..2] {
+        wait_until("it holds the store's keys again", Duration::from_secs(20), || own_keys(founder) == count);
+    }
+    read_keys(&cluster.nodes);
+}
+
 const COUNT: &str = "shard-id-key-count";
 
 fn shard_count(shard: u32) -> String {

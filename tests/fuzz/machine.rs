@@ -48,6 +48,7 @@ fn config(number: u32) -> Config {
         rules: Rules::all(),
         reconcile_rules: ReconcileRules::all(),
         fill_bytes_a_second: 64 << 20,
+        listen_ms: 0,
     }
 }
 

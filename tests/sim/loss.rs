@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::holdings::Closing;
 use crate::invariants::{Verdict, kept};
 use crate::met::Fault;
+use crate::node::Node;
 use crate::oracle::{Oracle, Past, Version, VersionId};
 use crate::world::World;
 
@@ -204,7 +205,9 @@ impl World {
     }
 
     /// Whether the store can do without this node's disk: somebody else serves all it serves, and from the newest map
-    /// that another disk has each later one can be learned, and the next one decided: most of its voters are left.
+    /// that another disk has each later one can be learned, and the next one decided: most of its voters are left. And
+    /// one of `VIEW` remembers the store: when all of them are empty, they may found another before anybody finds them
+    /// (`births::two_that_forgot_and_two_that_did_not`).
     fn can_lose(&self, n: usize, comes_back: bool, careless: bool) -> bool {
         let Some(map) = self.newest() else { return false };
         let Some(mine) = self.nodes[n].incarnation else { return false };
@@ -222,8 +225,11 @@ impl World {
             // Of two voters, one that comes back empty is replaced on the word of the other.
             2 * voters > map.voters.len() || (comes_back && map.voters.len() == 2 && voters == 1)
         });
+        let founders = &self.nodes[..self.settings.nodes];
+        let knows = |node: &Node| node.epoch > Epoch(0) && !node.given_up && node.incarnation != Some(mine);
+        let remembered = !comes_back || founders.iter().any(|node| node.dead || knows(node));
         let careless = careless || self.settings.careless && self.random.clone().percent(25);
-        bound && enough && (served || careless)
+        bound && enough && remembered && (served || careless)
     }
 
     /// A process dies, and its disk with it; later it starts with an empty one. Unless `careless`, that takes no

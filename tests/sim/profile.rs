@@ -96,6 +96,8 @@ pub struct Settings {
     pub strikes: u64,
     /// Bytes of fills that a node gives a second.
     pub fill_bytes: u64,
+    /// How long an empty node listens before it founds a store, in milliseconds.
+    pub listen_ms: u64,
     /// How long a node rests after each turn with work in it that nobody waits for, in milliseconds.
     pub rest_ms: u64,
     /// Disks are lost that hold the last copies.
@@ -274,6 +276,7 @@ fn standard(random: &mut Random) -> Settings {
         careless: false,
         strikes: 0,
         fill_bytes: 64 << 20,
+        listen_ms: 0,
         rest_ms: 0,
         start_ms: 150,
         skew_ms: random.pick(&[0, 0, 300]),

@@ -63,6 +63,7 @@ fn world(nodes: usize, shards: u32, clauses: Clauses, change: impl FnOnce(&mut S
         careless: false,
         strikes: 0,
         fill_bytes: 64 << 20,
+        listen_ms: 0,
         rest_ms: 0,
         late_nodes: 0,
         changes: 0,

@@ -227,6 +227,7 @@ impl World {
             rules: self.rules.machine,
             reconcile_rules: self.rules.reconcile,
             fill_bytes_a_second: self.settings.fill_bytes,
+            listen_ms: self.settings.listen_ms,
         };
         let origin_ms = self.random.within(1, 1_000_000);
         let mut now = node.clocks(self.now);

@@ -145,6 +145,7 @@ impl Host {
             rules: self.rules,
             reconcile_rules: ReconcileRules::all(),
             fill_bytes_a_second: 64 << 20,
+            listen_ms: 0,
         }
     }
 }

@@ -31,6 +31,52 @@ pub fn birth_by_those_who_forget(clauses: Clauses) {
     assert!(born, "the store is not born");
 }
 
+/// Nodes 3 and 4 came later, and have all there is when both nodes of `VIEW` lose their disks at once.
+fn two_that_forgot_and_two_that_did_not(listen_ms: u64) -> Script {
+    let moving = super::moving(2);
+    let mut s = Script::with(2, 1, Clauses::ALL, |settings| {
+        moving(settings);
+        settings.listen_ms = listen_ms;
+    });
+    let x = s.key(1, 0);
+    for late in [2, 3] {
+        s.add_member(0, 1, late);
+    }
+    s.ask(0, Kind::Put, x, 0);
+    s.rests();
+    for n in [0, 1] {
+        s.take_disk(n);
+    }
+    // The others find them again when they have found each other already.
+    s.wait(1_000);
+    s.cut_between(&[0, 1], &[2, 3]);
+    for n in [0, 1] {
+        s.start(n);
+    }
+    s.world.run_for(1_000);
+    s.heal();
+    s.world.run_for(5_000);
+    s
+}
+
+#[test]
+fn who_forgot_listens_before_it_founds_a_store() {
+    let mut s = two_that_forgot_and_two_that_did_not(2_000);
+    assert_eq!(s.world.violation, None);
+    let id = s.map(2).cluster_id;
+    for n in [0, 1] {
+        assert_eq!(s.map(n).cluster_id, id, "node{}", n + 1);
+    }
+    assert!(matches!(s.ask(0, Kind::Get, s.key(1, 0), 3), Said::Value(_)));
+}
+
+#[test]
+fn who_does_not_listen_founds_a_second_store() {
+    let s = two_that_forgot_and_two_that_did_not(0);
+    let violation = s.world.violation.clone().unwrap_or_default();
+    assert!(violation.contains("BIRTH"), "{violation:?}");
+}
+
 /// `OwnName`: a node that lost its disk is asked for a write before the map knows of that. Its address has a stay, but
 /// its process is not who wrote there.
 pub fn a_name_that_belongs_to_a_lost_disk(clauses: Clauses) {
