@@ -120,9 +120,11 @@ impl Machine {
     /// others have collected since, and would bring it back.
     fn check_stable(&self, from: &NodeAddr, report: &StabilityReport) -> Result<(), StoreError> {
         let part = self.part(report.partition);
-        let (Some(replica), Some(own)) = (&part.replica, part.own_serving()) else { return Ok(()) };
-        // One that began empty, as all was lost, never held it.
-        if part.peer(own).is_none_or(|own| own.begun_empty.is_some()) {
+        let Some(replica) = part.replica.as_ref().filter(|_| part.own_serving().is_some()) else { return Ok(()) };
+        // Where a partition began anew, empty, nobody holds what was found stable before. The floor is at that epoch,
+        // and comes with every fill. It says nothing too much: who has one of a later epoch was there in the earlier
+        // one, and held what was found stable then.
+        if report.version < replica.floor {
             return Ok(());
         }
         let lacks = |(stay, seq): &(StayId, u64)| *seq > replica.applied.get(*stay) && !part.is_closed(*stay);

@@ -323,8 +323,8 @@ impl World {
     /// The operator gives up the nodes that never come back, by force if that is what it takes.
     pub fn forget_the_dead(&mut self) {
         if self.quorum_is_lost() {
-            // Whoever is only away would go on under the old map beside the others.
-            if self.all_are_up() {
+            // Whoever is only away, or cut off, would go on under the old map beside the others.
+            if self.all_are_there() || self.quiet && self.all_are_up() {
                 self.ask_change_anywhere(Wanted::Recover { confirmed: true }, 5_000);
             }
             return;

@@ -81,7 +81,7 @@ impl World {
     }
 
     /// … and all hear each other.
-    fn all_are_there(&self) -> bool {
+    pub fn all_are_there(&self) -> bool {
         let up: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some()).collect();
         let view = |n: usize| self.machine(n).view(self.nodes[n].clocks(self.now)).len();
         let linked = |a: usize| up.iter().all(|b| a == *b || self.is_linked(a, *b));
