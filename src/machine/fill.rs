@@ -5,6 +5,10 @@
 //! chunks numbered within one attempt. The receiver keeps them aside on its disk; when all are durable, one batch
 //! takes over items, vector, floor and clock as a whole. So what comes by a fill is a causally whole state.
 //!
+//! **The first fill** of a peer that joins is merged where it belongs, chunk by chunk, and the last one with the vector:
+//! nobody reads there, no stream is applied before, nothing is collected while a peer joins, and a replica whose stay
+//! goes is removed as a whole. So what an attempt leaves that was given up is only merged over by the next.
+//!
 //! Both ends work in slices, one chunk a turn of the driver (`budget`): each sync, each tick and each chunk that is asked
 //! on brings the next. What repairs a peer that clients go to comes before what brings a new one its partition.
 //!
@@ -13,6 +17,7 @@
 
 pub(super) mod budget;
 mod items;
+mod take;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +34,7 @@ use crate::causal::vector::VersionVector;
 use crate::cluster::map::PeerState;
 use crate::error::StoreError;
 use crate::store::{Read, Store};
-use crate::types::{BatchNo, Dot, Epoch, Key, NodeAddr, PartitionId, StayId, Timestamp};
+use crate::types::{BatchNo, Epoch, Key, NodeAddr, PartitionId, StayId, Timestamp};
 use budget::Purpose;
 use items::{item_weight, next_items};
 
@@ -67,6 +72,10 @@ pub(super) struct FillIn {
     pub whole: Option<BatchNo>,
     /// Chunks that are merged already.
     taken: u32,
+    /// The first fill of a peer that joins: chunks are not put aside.
+    in_place: bool,
+    /// … and one that waits here for its turn. The next is asked for when it is merged.
+    kept: Option<Vec<(Key, Item)>>,
 }
 
 /// What stands on the disk for a fill that is whole: from then on it is taken over, whatever happens.
@@ -83,7 +92,13 @@ impl FillIn {
     pub fn whole(mark: FillMark) -> Self {
         let FillMark { chunks, vector, floor, clock } = mark;
         let end = Some(FillEnd { vector, floor, clock });
-        Self { attempt: 0, from: StayId(0), heard_ms: 0, next: chunks, end, whole: Some(0), taken: 0 }
+        let (in_place, kept) = (false, None);
+        Self { attempt: 0, from: StayId(0), heard_ms: 0, next: chunks, end, whole: Some(0), taken: 0, in_place, kept }
+    }
+
+    /// The source has been asked for more, and for long has said nothing.
+    fn is_silent(&self, now_ms: u64) -> bool {
+        self.whole.is_none() && self.kept.is_none() && now_ms >= self.heard_ms + SILENT_MS
     }
 }
 
@@ -155,8 +170,7 @@ impl Machine {
     /// An attempt that hears nothing, and is needed no more: streams have brought what it was for.
     fn give_up_silent_fill(&mut self, partition: PartitionId) {
         let now = self.now.mono_ms;
-        let silent = |fill: &FillIn| fill.whole.is_none() && now >= fill.heard_ms + SILENT_MS;
-        if self.part(partition).filling.as_ref().is_some_and(silent) {
+        if self.part(partition).filling.as_ref().is_some_and(|fill| fill.is_silent(now)) {
             self.drop_aside(partition);
             self.part_mut(partition).filling = None;
         }
@@ -172,7 +186,7 @@ impl Machine {
             return None;
         }
         let previous = match &part.filling {
-            Some(fill) if fill.whole.is_some() || now < fill.heard_ms + SILENT_MS => return None,
+            Some(fill) if !fill.is_silent(now) => return None,
             Some(fill) => Some(fill.from),
             None => None,
         };
@@ -209,13 +223,16 @@ impl Machine {
         let part = self.part_mut(partition);
         let (Some(peer), Some(replica)) = (part.peer(source), &part.replica) else { return };
         let (node, version, vector) = (peer.node.clone(), part.version, replica.applied.clone());
-        part.filling = Some(FillIn { attempt, from: source, heard_ms, next: 0, end: None, whole: None, taken: 0 });
+        let in_place = !replica.filled && part.own_member().is_some_and(|own| own.state == PeerState::Joining);
+        let (from, next, end, whole, taken, kept) = (source, 0, None, None, 0, None);
+        part.filling = Some(FillIn { attempt, from, heard_ms, next, end, whole, taken, in_place, kept });
         self.send(&node, Message::FillRequest { partition, version, attempt, vector }, io);
     }
 
     /// Removes what an earlier attempt left aside.
     pub(super) fn drop_aside(&mut self, partition: PartitionId) {
-        let chunks = self.part(partition).filling.as_ref().map_or(0, |fill| fill.next);
+        let aside = self.part(partition).filling.as_ref().filter(|fill| !fill.in_place);
+        let chunks = aside.map_or(0, |fill| fill.next);
         for index in 0..chunks {
             self.pending.remove(records::aside_key(partition, index));
         }
@@ -244,6 +261,10 @@ impl Machine {
         fill.next = fill.next.max(index + 1);
         let (attempt, last) = (fill.attempt, end.is_some());
         fill.end = end.or(fill.end.take());
+        if fill.in_place {
+            fill.kept = Some(items);
+            return self.take_kept(partition, Purpose::Move, io);
+        }
         if self.on(Rule::FillAside) && !items.is_empty() {
             self.pending.put(records::aside_key(partition, index), records::encode(&items));
         } else if !self.on(Rule::FillAside) {
@@ -260,88 +281,6 @@ impl Machine {
             }
         } else {
             self.send(from, Message::FillNext { partition, attempt, index: index + 1 }, io);
-        }
-        Ok(())
-    }
-
-    /// Writes what a fill stands for beside its last chunk: with that batch durable, it is whole for ever.
-    fn mark_whole(&mut self, partition: PartitionId) {
-        let Some(fill) = &self.part(partition).filling else { return };
-        let Some(FillEnd { vector, floor, clock }) = fill.end.clone() else { return };
-        let mark = FillMark { chunks: fill.next, vector, floor, clock };
-        self.pending.put(records::aside_key(partition, records::MARK), records::encode(&mark));
-    }
-
-    /// Takes over the fills that are whole and durable, a large one in pieces.
-    pub(super) fn finish_fills(&mut self, io: &mut Io<'_>) -> Result<(), StoreError> {
-        let is_ready = |fill: &FillIn| fill.whole.is_some_and(|batch| batch <= self.synced);
-        let ready = self.partitions().filter(|p| self.part(*p).filling.as_ref().is_some_and(is_ready));
-        let mut ready: Vec<_> = ready.map(|p| (self.part(p).purpose_of(&self.config.address), p)).collect();
-        ready.sort_unstable();
-        for (purpose, partition) in ready {
-            while self.fill_budget.may_take(purpose) && self.take_chunk(partition, purpose, io)? {}
-        }
-        Ok(())
-    }
-
-    /// Merges the next chunk; after the last one, everything that the fill stands for is held. False when there is no
-    /// fill any more.
-    fn take_chunk(&mut self, partition: PartitionId, purpose: Purpose, io: &mut Io<'_>) -> Result<bool, StoreError> {
-        let Some(fill) = &self.part(partition).filling else { return Ok(false) };
-        if fill.taken == fill.next {
-            self.hold_filled(partition, io)?;
-            return Ok(false);
-        }
-        let key = records::aside_key(partition, fill.taken);
-        if let Some(bytes) = self.read(io, &key)? {
-            let items: Vec<(Key, Item)> = records::decode("a part of a fill", &bytes)?;
-            self.take_items(partition, items, io)?;
-            self.pending.remove(key);
-            self.fill_budget.take(purpose, bytes.len());
-        }
-        let part = self.part_mut(partition);
-        part.filled_steps += 1;
-        if let Some(fill) = &mut part.filling {
-            fill.taken += 1;
-        }
-        Ok(true)
-    }
-
-    /// All items of a fill are merged: its vector, floor and clock are this replica's.
-    fn hold_filled(&mut self, partition: PartitionId, io: &mut Io<'_>) -> Result<(), StoreError> {
-        let Some(end) = self.part_mut(partition).filling.take().and_then(|fill| fill.end) else { return Ok(()) };
-        self.pending.remove(records::aside_key(partition, records::MARK));
-        if self.on(Rule::FillClock) {
-            self.clock.merge(end.clock);
-        }
-        for (stay, seq) in end.vector.iter() {
-            let known = self.part(partition).replica.as_ref().map_or(0, |replica| replica.applied.get(stay));
-            if seq > known {
-                self.raise_applied(partition, Dot { stay, seq });
-            }
-        }
-        let floors = self.on(Rule::FillFloor);
-        let part = self.part_mut(partition);
-        part.lacking.clear();
-        part.blocked_since_ms = None;
-        if let Some(replica) = &mut part.replica {
-            replica.filled = true;
-            if floors {
-                replica.floor = replica.floor.max(end.floor);
-            }
-            replica.drop_covered();
-        }
-        self.changed.insert(partition);
-        self.drain(partition, io)
-    }
-
-    /// Merges items, less those that are covered here by now: they may have been collected since.
-    fn take_items(&mut self, partition: PartitionId, items: Vec<(Key, Item)>, io: &Io<'_>) -> Result<(), StoreError> {
-        for (key, item) in items {
-            let covered = self.part(partition).replica.as_ref().is_none_or(|replica| replica.applied.covers(item.dot));
-            if !covered || !self.on(Rule::FillLate) {
-                self.merge_item(partition, &key, &item, io)?;
-            }
         }
         Ok(())
     }
