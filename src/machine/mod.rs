@@ -85,6 +85,15 @@ const RETRY_MS: u64 = 50;
 /// How long to wait, in milliseconds, before a store that was full is asked again.
 const FULL_PAUSE_MS: u64 = 100;
 
+/// What work is for that no request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spare {
+    /// Copies of what the layout in force has: those that are lacking, and those that nobody needs any more.
+    Copies,
+    /// A new layout, that an operator asked for.
+    Layout,
+}
+
 /// What a machine is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -260,10 +269,11 @@ impl Machine {
         flushed
     }
 
-    /// Whether the steps since the last flush did a slice of work that no request waits for: fills, given and taken over,
-    /// and what dropped replicas left.
-    pub fn has_worked(&self) -> bool {
-        self.fill_budget.has_worked()
+    /// What for, if the steps since the last flush did a slice of work that no request waits for: fills, given and taken
+    /// over, and what dropped replicas left.
+    pub fn has_worked(&self) -> Option<Spare> {
+        let spare = if self.map.target.is_some() { Spare::Layout } else { Spare::Copies };
+        self.fill_budget.has_worked().then_some(spare)
     }
 
     /// No such work before that, in monotonic milliseconds: a driver that times its turns keeps it to a share of them.

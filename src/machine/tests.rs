@@ -161,7 +161,7 @@ impl Lockstep {
         host.machine.step(self.now, input, &host.store, &mut effects);
         self.most_given = self.most_given.max(chunks(&effects));
         loop {
-            let has_worked = host.machine.has_worked();
+            let has_worked = host.machine.has_worked().is_some();
             let flushed = host.machine.flush(&host.store, &mut effects);
             self.most_views = host.machine.open_views().into_values().fold(self.most_views, usize::max);
             if has_worked && self.rest_ms > 0 {

@@ -7,10 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::surroundings::Clock;
+use crate::machine::Spare;
 use crate::machine::message::{Input, Message};
 
 /// A turn with such work in it is followed by a rest from it of so many times what it cost.
 const REST: u32 = 19;
+
+/// … where it is for the operator's new layout: no copy is missing meanwhile, and each byte costs more than the loop's
+/// time, at both ends and on their disks.
+const LAYOUT_REST: u32 = 39;
 
 /// What the present turn costs, and whether somebody would wait for it.
 #[derive(Debug)]
@@ -37,13 +42,14 @@ impl Pace {
     }
 
     /// A turn is over, its batch written: how long to rest when it had a slice in it. Without requests, not at all.
-    pub fn end_turn(&mut self, has_worked: bool) -> Option<Duration> {
+    pub fn end_turn(&mut self, worked: Option<Spare>) -> Option<Duration> {
         let began = self.began.take();
-        if !has_worked {
-            return None;
-        }
+        let rest = match worked? {
+            Spare::Copies => REST,
+            Spare::Layout => LAYOUT_REST,
+        };
         let asked = std::mem::take(&mut self.asked);
         let cost = began.map_or(Duration::ZERO, |began| self.clock.on_core().saturating_sub(began));
-        Some(if asked { cost * REST } else { Duration::ZERO })
+        Some(if asked { cost * rest } else { Duration::ZERO })
     }
 }

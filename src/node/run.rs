@@ -316,12 +316,12 @@ impl Loop {
     }
 
     fn flush(&mut self) -> Result<(), NodeError> {
-        let has_worked = self.machine.has_worked();
+        let worked = self.machine.has_worked();
         if let Some(batch) = self.machine.flush(self.disk.store.as_ref(), &mut self.effects) {
             self.syncer.take(batch);
         }
         self.carry_out()?;
-        if let Some(rest) = self.pace.end_turn(has_worked) {
+        if let Some(rest) = self.pace.end_turn(worked) {
             self.machine.rest(self.clock.now().mono_ms + millis(rest));
         }
         Ok(())

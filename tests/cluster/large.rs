@@ -51,7 +51,7 @@ impl Times {
 }
 
 #[test]
-#[ignore = "measures for a minute; its limits on waits are not met yet (docs/architecture.md, Figures)"]
+#[ignore = "measures for two minutes, alone on the machine: a stage of .ci/run"]
 fn two_hundred_thousand_keys_are_resharded_under_load() {
     let cluster = Cluster::start(6, 2);
     let nodes = &cluster.nodes;

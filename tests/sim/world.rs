@@ -332,7 +332,7 @@ impl World {
         }
         let node = &mut self.nodes[n];
         let process = node.process.as_mut().expect("it runs");
-        let has_worked = process.machine.has_worked();
+        let has_worked = process.machine.has_worked().is_some();
         if let Some(batch) = process.machine.flush(&node.disk, &mut new) {
             process.unsynced = Some((batch, node.disk.applied()));
         }

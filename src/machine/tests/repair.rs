@@ -4,6 +4,9 @@ use super::*;
 use crate::cluster::map::{PeerState, Stay};
 use crate::machine::fill::LACK_MS;
 use crate::machine::message::Wanted;
+use crate::machine::records;
+use crate::store::Read;
+use crate::types::PartitionId;
 
 #[test]
 fn a_stream_that_is_merely_late_is_no_reason_for_a_fill() {
@@ -129,4 +132,54 @@ fn few_views_are_held_open_at_once() {
     };
     assert_eq!((1..=6).map(joins).max(), Some(4), "as many fills of one node are under way");
     assert_eq!(all.most_views, 2);
+}
+
+/// What a node has on its disk of a kind of record, partition by partition.
+fn stored(all: &Lockstep, number: usize, kind: u8) -> BTreeMap<u32, Vec<bytes::Bytes>> {
+    let of = |partition: u32| {
+        let (from, until) = records::range(kind, PartitionId(partition));
+        let pairs = all.hosts[&node(number)].store.scan(&from, &until, usize::MAX).unwrap();
+        (partition, pairs.into_iter().map(|(key, _)| key).collect())
+    };
+    (0..8).map(of).filter(|(_, keys): &(u32, Vec<_>)| !keys.is_empty()).collect()
+}
+
+#[test]
+fn one_that_dies_in_the_middle_of_its_first_fill_is_filled_whole() {
+    let mut all = Lockstep::new(6, 2);
+    resting(&mut all);
+    // A partition of which somebody who joins has some keys already, and one of them.
+    let joins = |number: usize, partition: u32| {
+        let part = all.machine(number).part(PartitionId(partition));
+        part.own_member().is_some_and(|own| own.state == PeerState::Joining)
+            && part.replica.as_ref().is_some_and(|replica| !replica.filled)
+    };
+    let begun = |number| stored(&all, number, b'i').into_iter().find(|(partition, _)| joins(number, *partition));
+    let (joiner, (partition, keys)) = (1..=6).find_map(|number| Some((number, begun(number)?))).expect("a first chunk");
+    let gone = records::user_key(&keys[0]).unwrap().as_str().to_owned();
+    let whole = servers(&all, &gone, 6)[0];
+    assert!(keys.len() < stored(&all, whole, b'i')[&partition].len(), "not all of them");
+
+    let context = all.get(whole, &gone, &Context::empty());
+    let Response::Value { context, .. } = context else { panic!("{context:?}") };
+    let Response::Written { context, .. } = all.delete(whole, &gone, &context) else { panic!("not deleted") };
+    all.stop(joiner);
+    let left = all.hosts[&node(joiner)].store.crash(0);
+    all.start(joiner, 6, 2, left);
+    all.connect_all();
+    all.rest_ms = 0;
+    for host in all.hosts.values_mut() {
+        host.machine.rest(0);
+    }
+    for _ms in 0..30_000 {
+        all.run_ms(1);
+        assert_eq!(stored(&all, joiner, b'f'), BTreeMap::new(), "nothing is put aside");
+    }
+    all.check_settled(6);
+    assert!(all.machine(1).map().target.is_none());
+    assert!(servers(&all, &gone, 6).contains(&joiner));
+    assert!(matches!(all.get(joiner, &gone, &context), Response::Missing { .. }));
+    for n in (0..120).map(|n| format!("key{n}")).filter(|name| *name != gone) {
+        assert!(matches!(all.get(joiner, &n, &context), Response::Value { .. }), "{n}");
+    }
 }

@@ -65,8 +65,10 @@ const MEMTABLE_BYTES: u64 = 16 << 20;
 const CACHE_BYTES: u64 = 64 << 20;
 /// Journals together; beyond it memory tables are written out early.
 const JOURNAL_BYTES: u64 = 256 << 20;
-/// One worker writes memory tables out, the other compacts tables: with one, a long compaction would halt writers.
-const WORKERS: usize = 2;
+/// fjall keeps one worker free to write memory tables out: with a single one, a long compaction would halt writers. Asked
+/// to compact, that one only puts the request back; with two workers it does so again and again, on a whole core, for as
+/// long as the other one compacts. The third takes such requests out.
+const WORKERS: usize = 3;
 /// At the latest after this many bytes the free space is looked up again.
 const SPACE_CHECK_BYTES: u64 = 4 << 20;
 
