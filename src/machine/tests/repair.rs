@@ -88,17 +88,23 @@ fn servers(all: &Lockstep, name: &str, nodes: usize) -> Vec<usize> {
 /// Six nodes with larger values, of which half are about to be filled with what the other half has, and rest an hour
 /// after the first chunk; gives a key and the three nodes that serve it all the time.
 fn resting(all: &mut Lockstep) -> (String, [usize; 3]) {
+    let about = about_to_move(all, 3_600_000);
+    all.run_ms(1_000);
+    about
+}
+
+/// The same with another rest, and nothing given yet.
+fn about_to_move(all: &mut Lockstep, rest_ms: u64) -> (String, [usize; 3]) {
     all.run_ms(2_000);
     // As much as one node joins at once, and so that a fill has several chunks.
     let large = "x".repeat(16_000);
     for n in 0..120 {
         all.put(1, &format!("key{n}"), &large, &Context::empty());
     }
-    all.rest_ms = 3_600_000;
+    all.rest_ms = rest_ms;
     let name = "key0".to_owned();
     let serving = servers(all, &name, 6).try_into().unwrap();
     all.begin_change(1, Wanted::Reshard(1));
-    all.run_ms(1_000);
     (name, serving)
 }
 
@@ -147,15 +153,22 @@ fn stored(all: &Lockstep, number: usize, kind: u8) -> BTreeMap<u32, Vec<bytes::B
 #[test]
 fn one_that_dies_in_the_middle_of_its_first_fill_is_filled_whole() {
     let mut all = Lockstep::new(6, 2);
-    resting(&mut all);
+    about_to_move(&mut all, 300);
     // A partition of which somebody who joins has some keys already, and one of them.
-    let joins = |number: usize, partition: u32| {
+    let joins = |all: &Lockstep, number: usize, partition: u32| {
         let part = all.machine(number).part(PartitionId(partition));
         part.own_member().is_some_and(|own| own.state == PeerState::Joining)
             && part.replica.as_ref().is_some_and(|replica| !replica.filled)
     };
-    let begun = |number| stored(&all, number, b'i').into_iter().find(|(partition, _)| joins(number, *partition));
-    let (joiner, (partition, keys)) = (1..=6).find_map(|number| Some((number, begun(number)?))).expect("a first chunk");
+    let begun = |all: &Lockstep, number| {
+        let partitions = stored(all, number, b'i').into_iter();
+        partitions.filter(|(partition, _)| joins(all, number, *partition)).map(|found| (number, found)).next()
+    };
+    let first_chunk = |_tick| {
+        all.run_ms(10);
+        (1..=6).find_map(|number| begun(&all, number))
+    };
+    let (joiner, (partition, keys)) = (0..2_000).find_map(first_chunk).expect("a first chunk");
     let gone = records::user_key(&keys[0]).unwrap().as_str().to_owned();
     let whole = servers(&all, &gone, 6)[0];
     assert!(keys.len() < stored(&all, whole, b'i')[&partition].len(), "not all of them");
@@ -171,8 +184,8 @@ fn one_that_dies_in_the_middle_of_its_first_fill_is_filled_whole() {
     for host in all.hosts.values_mut() {
         host.machine.rest(0);
     }
-    for _ms in 0..30_000 {
-        all.run_ms(1);
+    for _tick in 0..3_000 {
+        all.run_ms(10);
         assert_eq!(stored(&all, joiner, b'f'), BTreeMap::new(), "nothing is put aside");
     }
     all.check_settled(6);
