@@ -25,7 +25,7 @@ pub struct Held {
 pub struct Closing {
     /// The version of the row since.
     pub version: Epoch,
-    /// When the first node acted under that map, in milliseconds.
+    /// When that map was first proposed to its voters, in milliseconds.
     pub at_ms: u64,
     /// At how many nodes that map wants the partition.
     pub wanted: u32,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use entail::causal::item::Item;
 use entail::cluster::map::ClusterMap;
+use entail::cluster::paxos::PaxosMessage;
 use entail::machine::message::{Effect, Message, Response};
 use entail::machine::records;
 use entail::store::Read;
@@ -111,7 +112,9 @@ impl World {
         let begun = since.any(|row| row.peers.values().any(|peer| peer.begun_empty >= Some(map.epoch)));
         let serving = map.row(partition).peers.values().filter(|peer| peer.serves()).map(|peer| peer.incarnation);
         let serving = serving.filter(|incarnation| map.address_of(*incarnation).is_some()).collect();
-        let at_ms = self.map_ms.get(&map.epoch).copied().unwrap_or(self.now);
+        // One that was accepted may be decided long after, by those who find it; no Accept is sent where a voter is alone.
+        let proposed_ms = self.proposed_ms.get(&map.hash()).or_else(|| self.map_ms.get(&map.epoch));
+        let at_ms = proposed_ms.copied().unwrap_or(self.now);
         Closing { version: map.row(partition).version, at_ms, wanted, serving, begun }
     }
 
@@ -180,6 +183,9 @@ impl World {
                     let verdict = dots::left(&mut self.oracle, n, chunk.partition, item.dot, write.flatten());
                     self.judge(verdict);
                 }
+            }
+            Message::Paxos(PaxosMessage::Accept { next, .. }) => {
+                self.proposed_ms.entry(next.hash).or_insert(self.now);
             }
             Message::FillRequest { .. } => self.oracle.coverage.hit("fill: asked for"),
             Message::ForwardRefused { .. } => self.oracle.coverage.hit("requests: forward refused"),

@@ -63,6 +63,8 @@ pub struct World {
     pub maps: BTreeMap<Epoch, Arc<ClusterMap>>,
     /// When the first node acted under each.
     pub map_ms: BTreeMap<Epoch, u64>,
+    /// When a map was first proposed to its voters, in milliseconds, by its hash.
+    pub proposed_ms: BTreeMap<u64, u64>,
     /// Answers to operators.
     pub changed: BTreeMap<RequestId, Result<u64, NotChanged>>,
     /// An operator recovers the store by force: nothing breaks meanwhile.
@@ -116,6 +118,7 @@ impl World {
             codec: None,
             maps: BTreeMap::new(),
             map_ms: BTreeMap::new(),
+            proposed_ms: BTreeMap::new(),
             recovering: false,
             changes: 0,
             changed: BTreeMap::new(),
