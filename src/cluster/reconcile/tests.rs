@@ -14,6 +14,7 @@ use crate::cluster::layout::{map_one, map_zero};
 use crate::cluster::map::{Layout, PeerState, Stay, Target};
 use crate::types::{ClusterId, ContextSecret, ShardId};
 
+mod join;
 mod walk;
 mod watch;
 
@@ -464,33 +465,6 @@ fn a_node_that_lost_its_disk_is_bound_by_its_present_connection() {
     // A node that was taken out and starts anew is back.
     let out = came(777).with(|c| c.map.out.insert(node(2)));
     assert!(out.next().unwrap().map.out.is_empty());
-}
-
-#[test]
-fn a_node_joins_as_much_at_once_as_fits() {
-    let sized = |bytes: [u64; 3]| {
-        let mut case = Case::new("0@1S 1@2S", &[1, 2, 3]);
-        case.map.rows = vec![case.map.rows[0].clone(); 3];
-        case.map.layout.partitions = vec![ShardId(1); 3];
-        case.sight.bytes = Arc::new((0..).map(PartitionId).zip(bytes).collect());
-        let next = case.next().unwrap();
-        next.steps.iter().map(|(partition, _)| partition.0).collect::<Vec<_>>()
-    };
-    assert_eq!(sized([JOIN_BYTES / 2, JOIN_BYTES / 2, 1]), [0, 1]);
-    assert_eq!(sized([0, 0, 0]), [0, 1, 2]);
-    assert_eq!(sized([2 * JOIN_BYTES, 0, 0]), [0]);
-    assert_eq!(sized([1, 2 * JOIN_BYTES, 1]), [0, 2]);
-    // What is not known is as large as what is.
-    let known = |bytes: &[u64]| {
-        let mut case = Case::new("0@1S 1@2S", &[1, 2, 3]);
-        case.map.rows = vec![case.map.rows[0].clone(); 6];
-        case.map.layout.partitions = vec![ShardId(1); 6];
-        case.sight.bytes = Arc::new((0..).map(PartitionId).zip(bytes.iter().copied()).collect());
-        case.next().unwrap().steps.len()
-    };
-    assert_eq!(known(&[]), 6);
-    assert_eq!(known(&[JOIN_BYTES / 4, JOIN_BYTES / 2]), 2);
-    assert_eq!(known(&[JOIN_BYTES / 4, JOIN_BYTES / 4]), 4);
 }
 
 #[test]
