@@ -57,6 +57,9 @@ pub struct ServeArgs {
     /// MiB of keys and values that the node copies to others a second, at the most, while keys move [default: 64].
     #[arg(long, env = "FILL_MIB_S", value_name = "MIB")]
     pub fill_mib_s: Option<String>,
+    /// MiB of memory for blocks of the disk's tables that were read [default: 64].
+    #[arg(long, env = "CACHE_MIB", value_name = "MIB")]
+    pub cache_mib: Option<String>,
     /// The longest key, in bytes, 32768 at most [default: 1024].
     #[arg(long, env = "MAX_KEY_BYTES", value_name = "BYTES")]
     pub max_key_bytes: Option<String>,
@@ -90,6 +93,8 @@ pub struct Settings {
     pub client_timeout: Duration,
     /// Bytes of keys and values that the node copies to others a second, at the most.
     pub fill_bytes_s: u64,
+    /// Bytes of memory for blocks of the disk's tables that were read.
+    pub cache_bytes: u64,
     /// The longest key, in bytes.
     pub max_key_bytes: usize,
     /// The largest value, in bytes of JSON text.
@@ -126,6 +131,7 @@ impl Settings {
                 30_000,
             )?),
             fill_bytes_s: u64::from(positive::<u32>("FILL_MIB_S", args.fill_mib_s.as_deref(), 64)?) << 20,
+            cache_bytes: u64::from(positive::<u32>("CACHE_MIB", args.cache_mib.as_deref(), 64)?) << 20,
             max_key_bytes: limit("MAX_KEY_BYTES", args.max_key_bytes.as_deref(), 1024, MOST_KEY_BYTES)?,
             max_value_bytes: limit("MAX_VALUE_BYTES", args.max_value_bytes.as_deref(), 1 << 20, MOST_VALUE_BYTES)?,
             address,
@@ -242,6 +248,7 @@ mod tests {
         assert_eq!((s.shard_count, s.partitions, s.write_copies), (None, 256, 2));
         assert_eq!((s.max_key_bytes, s.max_value_bytes, s.deadline.as_millis()), (1024, 1_048_576, 10_000));
         assert_eq!((s.fill_bytes_s, s.client_timeout.as_millis()), (64 << 20, 30_000));
+        assert_eq!(s.cache_bytes, 64 << 20);
         assert_eq!(s.data_dir, PathBuf::from("data/10.10.0.2:8085"));
         assert_eq!((s.rest_socket().to_string(), s.grpc_socket().to_string()), bind("0.0.0.0:8085", "0.0.0.0:9085"));
     }
@@ -272,8 +279,10 @@ mod tests {
         empty.shard_count = Some(String::new());
         empty.deadline_ms = Some("  ".into());
         empty.fill_mib_s = Some("3".into());
+        empty.cache_mib = Some("5".into());
         let s = Settings::parse(&empty).unwrap();
         assert_eq!((s.shard_count, s.deadline.as_millis(), s.fill_bytes_s), (None, 10_000, 3 << 20));
+        assert_eq!(s.cache_bytes, 5 << 20);
         empty.socket_address = Some(String::new());
         assert!(refused(&empty).contains("SOCKET_ADDRESS is missing"));
     }

@@ -67,11 +67,13 @@ impl Machine {
         quorum_lives(&self.map, &self.not_gone())
     }
 
-    /// The map's nodes that are not known to be out of reach, each as its connection told, or else as it is bound.
+    /// The map's nodes that are not known to be out of reach, each as its connection told, or else as it is bound; this
+    /// one as what it is, which is another than the bound one when it came back without its disk.
     pub(super) fn not_gone(&self) -> BTreeMap<NodeAddr, Incarnation> {
         let live = self.map.nodes.iter().filter(|(node, _)| self.is_live(node));
         let there = live.filter_map(|(node, bound)| {
-            let told = self.links.get(node).and_then(|link| link.incarnation);
+            let own = (*node == self.config.address).then_some(self.incarnation);
+            let told = own.or_else(|| self.links.get(node).and_then(|link| link.incarnation));
             Some((node.clone(), told.or(*bound)?))
         });
         there.collect()

@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::machine::agreement::NotChanged;
 use crate::machine::message::{Input, Ping, Request, Response, Wanted};
 use crate::types::{Incarnation, NodeAddr, Now};
+use crate::wire::Inputs;
 
 /// A look at the machine between two steps.
 pub(super) type Look = Box<dyn FnOnce(&Machine, Now) + Send>;
@@ -75,7 +76,7 @@ pub struct Handle {
     pub(super) address: NodeAddr,
     pub(super) incarnation: Incarnation,
     pub(super) settings_hash: u64,
-    pub(super) network: mpsc::Sender<Input>,
+    pub(super) inputs: Inputs,
     pub(super) clients: mpsc::Sender<Asked>,
     pub(super) gate: Arc<Gate>,
     pub(super) changes: mpsc::Sender<AskedChange>,
@@ -180,8 +181,8 @@ impl Handle {
         }
     }
 
-    /// Hands an input from the network to the loop, waiting for room; false when the node is stopping.
+    /// Hands an input from the network to the loop, waiting for room in its lane; false when the node is stopping.
     pub async fn deliver(&self, input: Input) -> bool {
-        self.network.send(input).await.is_ok()
+        self.inputs.send(input).await
     }
 }

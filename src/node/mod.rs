@@ -1,9 +1,10 @@
 //! The only place where the machine meets the world: the loop, the effects, the handle.
 //!
 //! One thread owns the machine (`run`). It drains its inbox, lanes in this order: what the node tells itself (a sync
-//! is done, stop), one look from outside, one wish for a change, the network, clients; steps the machine for each; applies one batch; hands it
-//! to the syncer, another thread (`sync`); and carries out the effects. It never waits for the disk: what must be durable first
-//! waits inside the machine for `Input::Synced`. One sync covers all batches applied until it began (group commit).
+//! is done, stop), one look from outside, one wish for a change, signs of life, the rest of the network, clients; steps
+//! the machine for each; applies one batch; hands it to the syncer, another thread (`sync`); and carries out the
+//! effects. It never waits for the disk: what must be durable first waits inside the machine for `Input::Synced`. One
+//! sync covers all batches applied until it began (group commit).
 //!
 //! Every queue is bounded. A full network lane makes the sender's stream wait. Clients who would wait for too long get an
 //! answer, `Code::TooManyRequests` (`gate`), as do those who find their lane full.

@@ -17,7 +17,10 @@ use crate::machine::message::{Effect, Input, Ping};
 use crate::machine::{Config, Machine, TICK_MS};
 use crate::store::Store;
 use crate::types::{BatchNo, Now};
-use crate::wire::{Local, Peers};
+use crate::wire::{Inputs, Local, Peers};
+
+/// Signs of life that wait: a few from every node.
+const SIGNS: usize = 1_024;
 
 /// Inputs in the network lane.
 const NETWORK_LANE: usize = 4_096;
@@ -106,7 +109,9 @@ impl Node {
         let Surroundings { clock, dialler, driver } = surroundings;
         let clock = WallAndMono::new(clock);
         let machine = Machine::open(options.machine.clone(), disk.store.as_ref(), clock.now())?;
+        let (signs, sign_lane) = mpsc::channel(SIGNS);
         let (network, network_lane) = mpsc::channel(NETWORK_LANE);
+        let inputs = Inputs { signs, network };
         let (clients, client_lane) = mpsc::channel(CLIENT_LANE);
         let (changes, change_lane) = mpsc::channel(CHANGES);
         let (looks, look_lane) = mpsc::channel(LOOKS);
@@ -119,7 +124,7 @@ impl Node {
             address: address.clone(),
             incarnation,
             settings_hash,
-            network: network.clone(),
+            inputs: inputs.clone(),
             clients,
             gate: Arc::default(),
             changes,
@@ -134,12 +139,12 @@ impl Node {
         local.set_map(cluster_id, machine.map().standing());
         let met = options.machine.view.into_iter().collect();
         let nodes: Vec<_> = machine.map().nodes.keys().chain(&met).cloned().collect();
-        let peers = Peers::start(local.clone(), dialler, nodes, network, stopped.clone());
+        let peers = Peers::start(local.clone(), dialler, nodes, inputs, stopped.clone());
         let (waiting, changing) = (HashMap::new(), HashMap::new());
         let hands = Hands { peers, local: local.clone(), published, waiting, changing, met };
         let (ended_now, ended) = watch::channel(false);
-        let inbox =
-            Inbox { network: network_lane, clients: client_lane, changes: change_lane, looks: look_lane, stopped };
+        let (signs, network, clients) = (sign_lane, network_lane, client_lane);
+        let inbox = Inbox { signs, network, clients, changes: change_lane, looks: look_lane, stopped };
         let on = driver.clone();
         let node = async move {
             let done = match Loop::start(machine, disk, hands, clock, life_now, &on) {
@@ -186,6 +191,7 @@ impl Node {
 
 /// The lanes, in order of precedence.
 struct Inbox {
+    signs: mpsc::Receiver<Input>,
     network: mpsc::Receiver<Input>,
     clients: mpsc::Receiver<Asked>,
     changes: mpsc::Receiver<AskedChange>,
@@ -252,6 +258,7 @@ impl Loop {
                 _ = care.tick() => self.take_care()?,
                 Some(look) = inbox.looks.recv() => look(&self.machine, self.clock.now()),
                 Some(asked) = inbox.changes.recv() => self.change(asked)?,
+                Some(input) = inbox.signs.recv() => self.step(input)?,
                 Some(input) = inbox.network.recv() => self.step(input)?,
                 Some(asked) = inbox.clients.recv() => self.ask(asked)?,
             }
@@ -260,8 +267,8 @@ impl Loop {
         }
     }
 
-    /// Takes what else is there, so that one batch, and one sync, serve many. The network goes first, but where it is
-    /// never empty every fourth step is a client's all the same.
+    /// Takes what else is there, so that one batch, and one sync, serve many. Other nodes go first, with their
+    /// signs of life before all else, but where they always have something every fourth step is a client's all the same.
     fn drain(&mut self, inbox: &mut Inbox) -> Result<(), NodeError> {
         for step in 1..=MOST_STEPS {
             if self.machine.gathered_bytes() >= MOST_BYTES {
@@ -273,6 +280,8 @@ impl Loop {
                 && let Ok(asked) = inbox.clients.try_recv()
             {
                 self.ask(asked)?;
+            } else if let Ok(input) = inbox.signs.try_recv() {
+                self.step(input)?;
             } else if let Ok(input) = inbox.network.try_recv() {
                 self.step(input)?;
             } else if let Ok(asked) = inbox.clients.try_recv() {

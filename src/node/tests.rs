@@ -12,12 +12,12 @@ use super::*;
 use crate::causal::context::Context;
 use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::error::{Code, StoreError};
-use crate::machine::message::{Input, Request, Response};
+use crate::machine::message::{Input, Message, Request, Response};
 use crate::machine::rules::Rules;
 use crate::machine::{Config, Machine};
 use crate::store::memory::MemoryStore;
 use crate::store::{Batch, Read, Store};
-use crate::types::{Key, NodeAddr, ShardId};
+use crate::types::{Incarnation, Key, NodeAddr, ShardId};
 
 /// Long enough for a busy machine, and far below what a lane that starves would take.
 const SOON: Duration = Duration::from_secs(5);
@@ -74,6 +74,29 @@ fn start(store: &Arc<FailingSync>) -> Node {
     Node::start(Options { machine, grpc_port_offset: 1_000 }, disk, Surroundings::system()).unwrap()
 }
 
+/// A loop that stands still in a look.
+struct Held {
+    go: std::sync::mpsc::Sender<()>,
+    look: tokio::task::JoinHandle<Option<bool>>,
+}
+
+impl Held {
+    async fn hold(handle: &Handle) -> Self {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (stands, standing) = tokio::sync::oneshot::channel();
+        let holder = handle.clone();
+        let hold = move |_: &Machine, _| stands.send(()).is_ok() && wait.recv().is_ok();
+        let look = tokio::spawn(async move { holder.inspect(hold).await });
+        standing.await.unwrap();
+        Self { go, look }
+    }
+
+    async fn let_go(self) {
+        self.go.send(()).unwrap();
+        assert_eq!(self.look.await.unwrap(), Some(true));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_syncer_dies_ends() {
     let store = Arc::new(FailingSync::default());
@@ -88,29 +111,22 @@ async fn a_node_whose_syncer_dies_ends() {
 async fn a_full_network_lane_starves_neither_clients_nor_looks() {
     let node = start(&Arc::new(FailingSync::default()));
     let handle = node.handle();
-    // The loop stands still in this look until the lanes are full.
-    let (go, wait) = std::sync::mpsc::channel::<()>();
-    let (stands, standing) = tokio::sync::oneshot::channel();
-    let holder = handle.clone();
-    let hold = move |_: &Machine, _| stands.send(()).is_ok() && wait.recv().is_ok();
-    let held = tokio::spawn(async move { holder.inspect(hold).await });
-    standing.await.unwrap();
-    while handle.network.try_send(Input::NotSent { id: 0 }).is_ok() {}
+    let held = Held::hold(&handle).await;
+    while handle.inputs.network.try_send(Input::NotSent { id: 0 }).is_ok() {}
     let asker = handle.clone();
     let request = Request::Get { key: Key::new("a").unwrap(), context: Default::default() };
     let answer = tokio::spawn(async move { asker.request(request, SOON).await });
     while handle.clients.capacity() == handle.clients.max_capacity() {
         tokio::task::yield_now().await;
     }
-    let (network, clients) = (handle.network.clone(), handle.clients.clone());
+    let (network, clients) = (handle.inputs.network.clone(), handle.clients.clone());
     let lanes = move || (network.max_capacity() - network.capacity(), clients.max_capacity() - clients.capacity());
     let looker = handle.clone();
     let look = tokio::spawn(async move { looker.inspect(move |_, _| lanes()).await });
     while handle.looks.capacity() == handle.looks.max_capacity() {
         tokio::task::yield_now().await;
     }
-    go.send(()).unwrap();
-    assert_eq!(held.await.unwrap(), Some(true));
+    held.let_go().await;
     let (inputs, asked) = look.await.unwrap().unwrap();
     assert!(inputs > 0, "a look waits for the network lane to be empty");
     assert_eq!(asked, 0, "a client waits for the network lane to be empty");
@@ -119,16 +135,38 @@ async fn a_full_network_lane_starves_neither_clients_nor_looks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sign_of_life_does_not_wait_behind_what_else_the_network_brought() {
+    let node = start(&Arc::new(FailingSync::default()));
+    let handle = node.handle();
+    let held = Held::hold(&handle).await;
+    while handle.inputs.network.try_send(Input::NotSent { id: 0 }).is_ok() {}
+    // Somebody new: what the node finds out about those of its view waits in the lane, too.
+    let peer: NodeAddr = "127.0.0.1:3".parse().unwrap();
+    let sign = Input::Message {
+        from: peer.clone(),
+        incarnation: Incarnation(2),
+        message: Message::Ping(handle.sign_of_life()),
+    };
+    assert!(timeout(SOON, handle.deliver(sign)).await.expect("there is room for a sign of life"));
+    let network = handle.inputs.network.clone();
+    let looker = handle.clone();
+    let look = move |machine: &Machine, now| (machine.sign_of_life(now).hears, network.capacity());
+    let look = tokio::spawn(async move { looker.inspect(look).await });
+    while handle.looks.capacity() == handle.looks.max_capacity() {
+        tokio::task::yield_now().await;
+    }
+    held.let_go().await;
+    let (hears, room) = look.await.unwrap().unwrap();
+    assert!(hears.contains(&peer), "it is not heard: {hears:?}");
+    assert!(room < handle.inputs.network.max_capacity(), "the lane was empty by then, which shows nothing");
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn more_requests_than_there_is_room_for_are_refused_at_once() {
     let node = start(&Arc::new(FailingSync::default()));
     let handle = node.handle();
-    // The loop stands still in this look meanwhile.
-    let (go, wait) = std::sync::mpsc::channel::<()>();
-    let (stands, standing) = tokio::sync::oneshot::channel();
-    let holder = handle.clone();
-    let hold = move |_: &Machine, _| stands.send(()).is_ok() && wait.recv().is_ok();
-    let held = tokio::spawn(async move { holder.inspect(hold).await });
-    standing.await.unwrap();
+    let held = Held::hold(&handle).await;
     let (key, context) = (Key::new("a").unwrap(), Context::default());
     let put = Request::Put { key: key.clone(), value: Bytes::from_static(b"1"), context: context.clone() };
     let (mut waiting, mut refused) = (Vec::new(), 0);
@@ -150,8 +188,7 @@ async fn more_requests_than_there_is_room_for_are_refused_at_once() {
         assert_eq!(answer.as_mut().now_or_never(), None);
         waiting.push(answer);
     }
-    go.send(()).unwrap();
-    assert_eq!(held.await.unwrap(), Some(true));
+    held.let_go().await;
     for answer in waiting {
         assert_eq!(answer.await, Response::Error(Code::ShardUnavailable), "the store is not born");
     }

@@ -186,7 +186,8 @@ pub async fn serve_node(
 
 /// Opens the data directory and starts the node on it.
 fn open(settings: &Settings) -> Result<Node, ServeError> {
-    let store = Arc::new(DiskStore::open(&settings.data_dir)?);
+    let options = disk::Options { cache_bytes: settings.cache_bytes, ..disk::Options::default() };
+    let store = Arc::new(DiskStore::open_with(&settings.data_dir, &options)?);
     let room = store.clone();
     let free_bytes = Box::new(move || room.free_bytes().ok());
     let mut seed = [0; 32];

@@ -22,7 +22,7 @@
 //! # The files
 //!
 //! [`proto`] is what was generated; [`convert`] is the only way between it and the domain; `identity` holds the Hello
-//! and the refusals; `outbox` and `weight` the queues; `dial` makes channels, `link` is one connection, `peer` its upkeep,
+//! and the refusals; `outbox` and `weight` the queues, [`Inputs`] the lanes into the loop; `dial` makes channels, `link` is one connection, `peer` its upkeep,
 //! [`Peers`] all of them.
 //! The answering side is `api::grpc`.
 //!
@@ -34,6 +34,7 @@
 pub mod convert;
 mod dial;
 mod identity;
+mod inputs;
 mod link;
 mod outbox;
 mod peer;
@@ -47,6 +48,7 @@ use tokio::sync::watch;
 
 pub use dial::{Dialler, Tcp};
 pub use identity::{FORMAT_VERSION, Local, OLDEST_FORMAT_VERSION, Refusal, Remote, Versions};
+pub use inputs::Inputs;
 pub use peers::Peers;
 
 /// The greatest frame that is sent or taken. Batches are far smaller; this holds the largest value that may be allowed

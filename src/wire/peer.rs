@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Status};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::convert::{id_to_proto, line_to_proto, ping_from_proto, sign_to_proto};
 use super::dial::Dialler;
 use super::identity::Local;
+use super::inputs::Inputs;
 use super::link::{Down, Link, endpoint};
 use super::outbox::Outbox;
 use super::proto::PingRequest;
@@ -44,7 +45,7 @@ pub(super) struct Tasks {
     pub node: NodeAddr,
     pub local: Arc<Local>,
     pub dialler: Arc<dyn Dialler>,
-    pub inputs: mpsc::Sender<Input>,
+    pub inputs: Inputs,
 }
 
 impl Peer {
@@ -146,7 +147,7 @@ impl Tasks {
     }
 
     async fn tell(&self, input: Input) -> bool {
-        self.inputs.send(input).await.is_ok()
+        self.inputs.send(input).await
     }
 
     /// Sends pings as they are asked for, one at a time.

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::dial::Dialler;
 use super::identity::Local;
+use super::inputs::Inputs;
 use super::peer::{Peer, Tasks};
-use crate::machine::message::{Input, Message};
+use crate::machine::message::Message;
 use crate::types::NodeAddr;
 
 /// A stream and a ping channel to each other node. When this is dropped all of them end.
@@ -17,7 +18,7 @@ use crate::types::NodeAddr;
 pub struct Peers {
     local: Arc<Local>,
     dialler: Arc<dyn Dialler>,
-    inputs: mpsc::Sender<Input>,
+    inputs: Inputs,
     stop: watch::Receiver<bool>,
     /// Where the connections run, whatever thread asks for new ones.
     runtime: Handle,
@@ -33,7 +34,7 @@ impl Peers {
         local: Arc<Local>,
         dialler: Arc<dyn Dialler>,
         nodes: impl IntoIterator<Item = NodeAddr>,
-        inputs: mpsc::Sender<Input>,
+        inputs: Inputs,
         stop: watch::Receiver<bool>,
     ) -> Self {
         let peers = Self { local, dialler, inputs, stop, runtime: Handle::current(), peers: RwLock::default() };

@@ -30,7 +30,7 @@ fn warnings(node: &str) -> Vec<String> {
 }
 
 /// A node whose settings differ holds up the birth, and every node says so, in `/readyz` and in its log.
-fn held_up_by(differing: &[(&str, &str)]) {
+fn held_up_by(name: &str, value: impl Fn(&[String]) -> String) {
     let mut cluster = Cluster::prepare(4, 2, &[], Some(machine()));
     for node in 0..3 {
         cluster.restart(node);
@@ -39,10 +39,11 @@ fn held_up_by(differing: &[(&str, &str)]) {
     wait_until("who is missing is named", BORN_WITHIN, || {
         reason(&cluster.nodes[0]) == format!("waiting for {last} to start")
     });
-    cluster.restart_with(3, differing);
+    let differing = value(&cluster.nodes);
+    cluster.restart_with(3, &[(name, &differing)]);
     let named = format!("{last} {DIFFERS}; start all with the same");
     for node in 0..3 {
-        wait_until(&format!("{differing:?} is named"), BORN_WITHIN, || reason(&cluster.nodes[node]) == named);
+        wait_until(&format!("{name}={differing} is named"), BORN_WITHIN, || reason(&cluster.nodes[node]) == named);
         wait_until("its log says so", BORN_WITHIN, || cluster.said(node).contains(&named));
     }
     wait_until("it names the others", BORN_WITHIN, || reason(&last).contains(DIFFERS));
@@ -59,12 +60,17 @@ fn ask_ready(nodes: &[String]) -> bool {
 
 #[test]
 fn another_shard_count_holds_up_the_birth() {
-    held_up_by(&[("SHARD_COUNT", "1")]);
+    held_up_by("SHARD_COUNT", |_| "1".to_owned());
 }
 
 #[test]
 fn another_number_of_partitions_holds_up_the_birth() {
-    held_up_by(&[("PARTITIONS", "64")]);
+    held_up_by("PARTITIONS", |_| "64".to_owned());
+}
+
+#[test]
+fn another_view_holds_up_the_birth() {
+    held_up_by("VIEW", |nodes| format!("{},{}", nodes.join(","), nodes[3].replace("4:", "5:")));
 }
 
 #[test]

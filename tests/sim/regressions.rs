@@ -46,6 +46,11 @@ const FAILED: &[(&str, u64, &str)] = &[
     ),
     ("aimed", 442_097, "of the simulator: an operator recovered by force while a node was only cut off"),
     (
+        "wipe",
+        515_701,
+        "back without its disk, a voter counted as the one that it was, and refused a recovered map for ever",
+    ),
+    (
         "aimed",
         494_077,
         "the oracle took the decision of a map that was accepted before a disk was lost for its proposal",

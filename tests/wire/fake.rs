@@ -11,7 +11,7 @@ use entail::cluster::map::{ClusterMap, PeerState, Row, Stay};
 use entail::machine::message::{Input, Ping};
 use entail::machine::{PartitionStatus, PeerStatus};
 use entail::types::{ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
-use entail::wire::{Local, Peers, Tcp};
+use entail::wire::{Inputs, Local, Peers, Tcp};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -108,7 +108,8 @@ impl End {
 
     /// The outgoing side towards these; what it tells comes to the inbox.
     pub fn peers(&self, nodes: impl IntoIterator<Item = NodeAddr>) -> Peers {
-        Peers::start(Arc::clone(&self.local), Arc::new(Tcp), nodes, self.inputs.clone(), self.stop.subscribe())
+        let inputs = Inputs { signs: self.inputs.clone(), network: self.inputs.clone() };
+        Peers::start(Arc::clone(&self.local), Arc::new(Tcp), nodes, inputs, self.stop.subscribe())
     }
 
     /// How many streams from others have begun, as was told.

@@ -57,6 +57,26 @@ fn a_node_is_left_out_and_takes_its_place_when_it_comes_up() {
 }
 
 #[test]
+fn nodes_may_start_in_any_order_with_minutes_between_them() {
+    for order in [[1, 2, 3, 4], [4, 3, 2, 1], [3, 1, 4, 2]] {
+        let mut all = Lockstep::unborn(4, 2, &order[1..]);
+        for number in &order[1..] {
+            assert!(!all.machine(order[0]).map().is_born(), "born without node{number}");
+            all.run_ms(150_000);
+            all.hosts.get_mut(&node(*number)).unwrap().up = true;
+            all.connect_all();
+            all.run_ms(1_000);
+        }
+        for number in order {
+            assert_eq!(all.machine(number).readiness(all.now), Ok(()), "node{number} of {order:?}");
+        }
+        all.check_settled(4);
+        let context = all.put(order[0], "key1", "1", &Context::empty());
+        assert!(matches!(all.get(order[3], "key1", &context), Response::Value { .. }));
+    }
+}
+
+#[test]
 fn who_is_up_or_missed_by_more_is_not_left_out() {
     let mut all = Lockstep::unborn(4, 2, &[3, 4]);
     assert_eq!(all.not_born(1, 2), NotBorn::IsUp(node(2)));

@@ -19,6 +19,18 @@ fn a_restored_backup_ends_the_node_that_has_it() {
 }
 
 #[test]
+fn a_directory_that_was_copied_to_another_address_is_refused_there() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let copy = all.hosts[&node(1)].store.crash(0);
+    for number in [2, 4] {
+        let Err(StoreError::Damaged(why)) = Machine::open(config(number, 3, 1), &copy, all.now) else { panic!() };
+        assert!(why.contains("belongs to node1:8085, not to") && why.contains("empty"), "{why}");
+    }
+    assert!(Machine::open(config(1, 3, 1), &copy, all.now).is_ok());
+}
+
+#[test]
 fn a_restored_backup_that_wrote_nothing_since_ends_its_node_too() {
     let mut all = Lockstep::new(3, 1);
     all.run_ms(2_000);

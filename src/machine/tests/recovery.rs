@@ -358,6 +358,24 @@ fn one_that_dies_in_the_middle_takes_the_map_over_when_it_is_back() {
 }
 
 #[test]
+fn one_that_lost_its_disk_does_not_take_itself_for_the_voter_that_it_was() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let context = all.sixty(3);
+    all.run_ms(1_000);
+    all.stop(1);
+    all.start_anew(2, 3, 1);
+    all.run_ms(3_000);
+    // Of three voters one is there.
+    assert_eq!(all.change(2, Wanted::Reshard(1)), Err(NotChanged::NoQuorum(vec![node(1), node(2)])));
+    assert_eq!(all.change(3, CONFIRMED), Ok(0));
+    all.run_ms(8_000);
+    assert_eq!(all.machine(2).map(), all.machine(3).map());
+    assert_eq!(all.machine(2).readiness(all.now), Ok(()));
+    all.check_sixty(2, &context);
+}
+
+#[test]
 fn who_falls_silent_after_the_question_is_not_given_up_without_another() {
     let mut all = Lockstep::new(7, 1);
     all.run_ms(2_000);

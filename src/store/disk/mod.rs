@@ -61,8 +61,6 @@ const KEYSPACE: &str = "entail";
 /// A memory table that has grown to this becomes a table. fjall halts writers when four wait for that. It frees a table's
 /// entries one by one under a lock that every read and batch needs, so a table is kept small.
 const MEMTABLE_BYTES: u64 = 16 << 20;
-/// Blocks of tables kept in memory.
-const CACHE_BYTES: u64 = 64 << 20;
 /// Journals together; beyond it memory tables are written out early.
 const JOURNAL_BYTES: u64 = 256 << 20;
 /// fjall keeps one worker free to write memory tables out: with a single one, a long compaction would halt writers. Asked
@@ -77,12 +75,14 @@ const SPACE_CHECK_BYTES: u64 = 4 << 20;
 pub struct Options {
     /// Batches are refused while less than this is free, in bytes.
     pub reserve_bytes: u64,
+    /// Memory for blocks of tables that were read, in bytes.
+    pub cache_bytes: u64,
 }
 
 impl Default for Options {
-    /// 256 MiB: four memory tables and a compaction of about as much.
+    /// A reserve of 256 MiB, for four memory tables and a compaction of about as much; a cache of 64 MiB.
     fn default() -> Self {
-        Self { reserve_bytes: 256 << 20 }
+        Self { reserve_bytes: 256 << 20, cache_bytes: 64 << 20 }
     }
 }
 
@@ -135,7 +135,7 @@ impl DiskStore {
         let db = &place.db;
         let born = place.mark.number > 0;
         let found = if born { inspect(&place)? } else { clear_unborn(&place)? };
-        let (database, keyspace) = open_fjall(db, born)?;
+        let (database, keyspace) = open_fjall(db, born, options)?;
         let number = recovered_number(&keyspace, db, &found, place.mark.number)?;
         let store = Self {
             keyspace,
@@ -362,10 +362,10 @@ fn clear_unborn(place: &Layout) -> Result<Found, StoreError> {
     Ok(Found::default())
 }
 
-fn open_fjall(db: &Path, born: bool) -> Result<(Database, Keyspace), StoreError> {
+fn open_fjall(db: &Path, born: bool, options: &Options) -> Result<(Database, Keyspace), StoreError> {
     let open = || {
         let database = Database::builder(db)
-            .cache_size(CACHE_BYTES)
+            .cache_size(options.cache_bytes)
             .max_journaling_size(JOURNAL_BYTES)
             .journal_compression(CompressionType::None)
             .worker_threads(WORKERS)

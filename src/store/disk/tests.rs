@@ -364,7 +364,7 @@ fn a_first_start_that_did_not_end_begins_again() {
 fn batches_are_refused_while_the_reserve_is_not_free() {
     let dir = tempfile::tempdir().unwrap();
     drop(DiskStore::open(dir.path()).unwrap());
-    let store = DiskStore::open_with(dir.path(), &Options { reserve_bytes: u64::MAX }).unwrap();
+    let store = DiskStore::open_with(dir.path(), &Options { reserve_bytes: u64::MAX, ..Options::default() }).unwrap();
     for _ in 0..2 {
         let refused = store.apply(change(1));
         assert!(matches!(&refused, Err(StoreError::Full(text)) if text.contains("left")), "{refused:?}");
