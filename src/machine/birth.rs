@@ -111,25 +111,25 @@ impl Machine {
     /// Why the store can't be born yet, without one node perhaps, in one sentence.
     pub(super) fn not_ready_to_be_born(&self, without: Option<&NodeAddr>) -> Option<String> {
         let others = || self.zero.nodes.keys().filter(|node| **node != self.config.address && Some(*node) != without);
-        let heard = |node: &&NodeAddr| {
-            self.links.get(*node).is_some_and(|link| link.settings_hash.is_some()) && self.is_live(node)
-        };
+        let told = |node: &NodeAddr| self.links.get(node).filter(|_| self.is_live(node))?.settings_hash;
         let born = others().find(|node| self.links.get(*node).is_some_and(|link| link.epoch.0 > 0));
         if let Some(node) = born {
             return Some(format!("taking the map of the running store from {node}"));
         }
-        let missing: Vec<&str> = others().filter(|node| !heard(node)).map(NodeAddr::as_str).collect();
-        if !missing.is_empty() {
-            return Some(format!("waiting for {} to start", enumerate(&missing)));
-        }
-        let told = |node: &NodeAddr| self.links.get(node).and_then(|link| link.settings_hash);
-        let differing: Vec<&str> =
-            others().filter(|node| told(node) != Some(self.settings_hash)).map(NodeAddr::as_str).collect();
-        if !differing.is_empty() {
-            return Some(format!(
+        let missing: Vec<&str> = others().filter(|node| told(node).is_none()).map(NodeAddr::as_str).collect();
+        let differs = |node: &&NodeAddr| told(node).is_some_and(|hash| hash != self.settings_hash);
+        let differing: Vec<&str> = others().filter(differs).map(NodeAddr::as_str).collect();
+        let waiting = (!missing.is_empty()).then(|| format!("waiting for {} to start", enumerate(&missing)));
+        // Who is missing may be nobody's but this node's wish.
+        let differing = (!differing.is_empty()).then(|| {
+            format!(
                 "{} started with another VIEW, SHARD_COUNT or PARTITIONS than this node; start all with the same",
                 enumerate(&differing)
-            ));
+            )
+        });
+        let reasons: Vec<String> = waiting.into_iter().chain(differing).collect();
+        if !reasons.is_empty() {
+            return Some(reasons.join("; "));
         }
         let listens = self.now.mono_ms < self.opened_ms + self.config.listen_ms;
         listens.then(|| "listening whether a store that these nodes belong to is still there".to_owned())

@@ -16,7 +16,7 @@ const NODES: usize = 6;
 
 /// Clients of which the best number is looked for, and how long each of them is tried.
 const TRIED: [usize; 3] = [512, 1_024, 2_048];
-const TRIAL: Duration = Duration::from_secs(3);
+const TRIAL: Duration = Duration::from_secs(6);
 
 /// Ten times as many as give about the most that can be done.
 const CROWD: usize = 10_240;

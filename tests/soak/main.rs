@@ -14,6 +14,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `ENTAIL_SOAK_MINUTES` | how long; 1. A node is killed each minute, or four times in all where that is more |
+//! | `ENTAIL_SOAK_CACHE_MIB` | `CACHE_MIB` of the nodes; 16, so that it is full soon. Blocks of tables that were rewritten stay in it until others need the room, so it fills, however little there is to read |
 //! | `ENTAIL_SOAK_OUT` | where the results go: this path, with `.csv` and `.svg`; `target/tmp/soak` |
 
 mod churn;
@@ -51,6 +52,10 @@ fn minutes() -> f64 {
     std::env::var("ENTAIL_SOAK_MINUTES").map_or(1.0, |text| text.parse().expect("ENTAIL_SOAK_MINUTES is a number"))
 }
 
+fn cache_mib() -> String {
+    std::env::var("ENTAIL_SOAK_CACHE_MIB").unwrap_or_else(|_| "16".to_owned())
+}
+
 fn results() -> PathBuf {
     let default = || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("soak");
     std::env::var_os("ENTAIL_SOAK_OUT").map_or_else(default, PathBuf::from)
@@ -63,7 +68,7 @@ fn everything_levels_off() {
     let mut place = Place::loopback();
     // Nobody who is killed leaves nodes behind.
     place.through = (0..NODES).map(|_| ["setpriv", "--pdeathsig", "KILL"].map(str::to_owned).to_vec()).collect();
-    let mut cluster = Cluster::prepare_in(place, NODES, 2, &[], Some(machine()));
+    let mut cluster = Cluster::prepare_in(place, NODES, 2, &[("CACHE_MIB", &cache_mib())], Some(machine()));
     cluster.start_all();
     let sessions = Sessions::start(&cluster.nodes);
     std::thread::sleep(TRIAL);

@@ -54,6 +54,19 @@ fn a_node_with_other_settings_is_named_until_they_are_mended() {
 }
 
 #[test]
+fn a_view_with_somebody_too_many_is_named_where_it_was_given_too() {
+    let mut all = Lockstep::new(4, 2);
+    all.start_as(Config { view: (1..=5).map(node).collect(), ..config(4, 4, 2) });
+    all.run_ms(4_000);
+    let theirs = all.machine(4).readiness(all.now).unwrap_err();
+    assert!(theirs.starts_with("waiting for node5:8085 to start; node1:8085") && theirs.contains(DIFFERS), "{theirs}");
+    assert_eq!(
+        all.machine(1).readiness(all.now),
+        Err(format!("node4:8085 {DIFFERS} this node; start all with the same"))
+    );
+}
+
+#[test]
 fn who_is_waited_for_before_the_birth_is_logged_once() {
     let mut all = Lockstep::new(3, 1);
     all.hosts.get_mut(&node(3)).unwrap().up = false;
