@@ -17,7 +17,8 @@
 //!    peers not lost are live): Joining, under the next number; so much at once as [`sight::JOIN_BYTES`] says.
 //! 8. Nobody serves, all Leaving peers are lost, one by the operator's word: Joining peers are removed, and the live
 //!    nodes of W serve, empty, under new numbers.
-//! 9. No live peer is Joining any more, every live node of W serves, and nobody unwanted does: layout = target.
+//! 9. No live peer is Joining any more, every live node of W serves, a member that is added too, live or not, and
+//!    nobody unwanted does: layout = target.
 //!
 //! *Gone*: the incarnation is bound to no address. *Told*: with the version of the row that the map has, so with the
 //! states, lost marks and peers of that row; a peer promoted or made Leaving in this very map has told nothing as such,
@@ -34,12 +35,12 @@
 //! Deliberately absent: clocks ([`sight::Watch`] keeps the times), Paxos, and what a write is: told vectors are numbers.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Change, ChangeError, replan};
-use super::map::{ClusterMap, Row};
+use super::map::{ClusterMap, Row, Target};
 use super::voters::voters;
-use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, Seq, StayId};
+use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, Seq, ShardId, StayId};
 
 mod join;
 mod place;
@@ -231,7 +232,12 @@ impl<'a> Turn<'a> {
             place.join(&mut joining);
             place.begin_empty(self.epoch);
         }
-        let reached = places.iter().all(Place::is_where_wanted);
+        let added = next.target.as_ref().map_or_else(BTreeSet::new, |target| added_by(target, next));
+        let arrived = |place: &Place<'_>| {
+            let here = added.iter().filter(|(shard, _)| *shard == layout.partitions[place.partition.0 as usize]);
+            here.into_iter().all(|(_, node)| node.is_some_and(|node| place.all_serve(&[node], &place.row.peers)))
+        };
+        let reached = places.iter().all(|place| place.is_where_wanted() && arrived(place));
         let (rows, steps): (Vec<_>, Vec<_>) = places.into_iter().map(|place| (place.row, place.steps)).unzip();
         next.rows = rows.into_iter().map(Cow::into_owned).collect();
         if reached && let Some(target) = next.target.take() {
@@ -255,6 +261,17 @@ impl<'a> Turn<'a> {
         former.retain(|incarnation, _| next.address_of(*incarnation).is_none() && listed(incarnation));
         next.former = former;
     }
+}
+
+/// The nodes that somebody is waiting for: those that an added member's target has new in a shard, and who is there.
+/// A reshard waits for nobody out of reach: a place is kept, and whoever it is joins when it is back.
+fn added_by(target: &Target, next: &ClusterMap) -> BTreeSet<(ShardId, Option<Incarnation>)> {
+    let new = |(shard, node): (ShardId, &NodeAddr)| {
+        let bound = next.nodes.get(node).copied().flatten();
+        (next.layout.shard_of(node) != Some(shard)).then_some((shard, bound))
+    };
+    let shards = (1..).map(ShardId).zip(&target.layout.shards).filter(|_| !target.even);
+    shards.flat_map(|(shard, nodes)| nodes.iter().map(move |node| (shard, node))).filter_map(new).collect()
 }
 
 #[cfg(test)]

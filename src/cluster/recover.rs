@@ -143,9 +143,16 @@ pub fn recover(
         next.out.retain(|node| !present.contains_key(node));
     }
     for node in cost(map, present).silent {
-        // It is known and not live, so nothing speaks against it.
-        if Change::Forget(node).apply(&mut next, &sight).is_err() {
-            return Err(RecoverError::NoMember);
+        let bound = map.nodes.get(&node).copied().flatten();
+        let still_there = |next: &ClusterMap| next.nodes.get(&node).copied().flatten() == bound && bound.is_some();
+        // It is known and not live, so nothing speaks against it. Where a disk is missing that it had before, the first
+        // word is on that one alone.
+        let mut words = 0;
+        while words == 0 || (words == 1 && still_there(&next)) {
+            words += 1;
+            if Change::Forget(node.clone()).apply(&mut next, &sight).is_err() {
+                return Err(RecoverError::NoMember);
+            }
         }
     }
     let mut recovered = follow(&raised, next, epoch, told, &sight, rules);

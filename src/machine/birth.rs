@@ -16,12 +16,13 @@
 //! that is back: whoever it can reach belongs to that store again. Beyond reach for that long, there would be two.
 //!
 //! A node that belongs to a running store already, or is to join one (no `SHARD_COUNT`), takes that store's map from
-//! whoever has it, and asks to be admitted where the map does not know its address.
+//! whoever has it, and asks to be admitted where the map does not know its address, or has it as one taken out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::agreement::NotBorn;
+use super::liveness::Link;
 use super::message::Wanted;
 use super::open::derive;
 use super::rules::Rule;
@@ -53,10 +54,17 @@ impl Machine {
         self.propose(value, acceptors, quorum, io);
     }
 
-    /// A node that starts with an address the store does not know adds itself to the view.
+    /// A node that starts with an address the store does not know adds itself to the view, and so does one that was
+    /// taken out when its process starts anew. One that is taken out while it runs stays out.
     fn register(&mut self, io: &mut Io<'_>) {
         let now = self.now.mono_ms;
-        if self.map.nodes.contains_key(&self.config.address) || now < self.timers.admit_ms {
+        let (known, out) =
+            (self.map.nodes.contains_key(&self.config.address), self.map.out.contains(&self.config.address));
+        let met = |(node, link): (&NodeAddr, &Link)| self.detector.hears(now, node) && link.epoch == self.map.epoch;
+        if known && !out && self.links.iter().any(met) {
+            self.begins = false;
+        }
+        if (known && !(out && self.begins)) || now < self.timers.admit_ms {
             return;
         }
         self.timers.admit_ms = now + ADMIT_MS;

@@ -4,16 +4,18 @@
 //! Once agreed on, it is done when the map says so; this node needs nobody to tell it. A client that goes away cancels
 //! nothing.
 
+use std::collections::BTreeSet;
+
 use super::Machine;
 use super::agreement::{NotBorn, NotChanged, NotRecovered};
 use super::message::{Effect, Message, RequestId, Wanted};
 use super::part::PartPeer;
 use super::pending::Io;
 use crate::cluster::change::{Change, ChangeError};
-use crate::cluster::map::{Layout, PeerState};
+use crate::cluster::map::{Layout, PeerState, Row};
 use crate::cluster::recover::missing_voters;
 use crate::cluster::voters::leader;
-use crate::types::{Epoch, NodeAddr};
+use crate::types::{Epoch, NodeAddr, ShardId};
 
 /// How often the proposer is asked again, in milliseconds.
 const AGAIN_MS: u64 = 1_000;
@@ -94,6 +96,7 @@ impl Machine {
             Wanted::Birth { without, confirmed } => self.begin_birth(without, *confirmed).err().map(NotChanged::from),
             Wanted::Admit(node) if self.is_in_view(node) => Some(ChangeError::AlreadyInView.into()),
             Wanted::Remove(node) if !self.is_in_view(node) => Some(ChangeError::NoSuchNode.into()),
+            Wanted::Forget { node, .. } if !self.is_known(node) => Some(ChangeError::NoSuchNode.into()),
             Wanted::Forget { node, confirmed: false } => {
                 let writes = self.lost_with(node);
                 Some(if self.has_lost_disks(node) {
@@ -104,6 +107,11 @@ impl Machine {
             }
             _ => None,
         }
+    }
+
+    /// A node of the map, or one that had a disk which nobody has given up.
+    fn is_known(&self, node: &NodeAddr) -> bool {
+        self.map.nodes.contains_key(node) || self.has_lost_disks(node)
     }
 
     fn is_in_view(&self, node: &NodeAddr) -> bool {
@@ -282,14 +290,25 @@ impl Machine {
             }
             Wanted::Reshard(_) | Wanted::AddMember { .. } => None,
             Wanted::Remove(node) => (!self.has_stays(node)).then_some(done),
-            Wanted::Cancel => {
-                let mut stays = map.rows.iter().flat_map(|row| row.peers.values());
-                let quiet = stays.all(|stay| stay.state == PeerState::Serving);
-                (settled && quiet).then_some(done)
-            }
+            Wanted::Cancel => (settled && self.is_as_laid_out()).then_some(done),
             Wanted::Recover { .. } => self.all_have_this_map().then_some(done),
             Wanted::Admit(_) | Wanted::Forget { .. } | Wanted::Birth { .. } => Some(done),
         }
+    }
+
+    /// Every partition has nothing but Serving peers, all of them at nodes of its shard, and one at each that is live.
+    fn is_as_laid_out(&self) -> bool {
+        let map = &self.map;
+        let bound = |node: &NodeAddr| map.nodes.get(node).copied().flatten();
+        let laid_out = |(row, shard): (&Row, &ShardId)| {
+            let members = map.layout.members(*shard).unwrap_or_default();
+            let wanted: BTreeSet<_> = members.iter().filter_map(bound).collect();
+            let live = members.iter().filter(|node| self.is_live(node)).filter_map(bound);
+            let serves = |node| row.peers.values().any(|stay| stay.incarnation == node);
+            row.peers.values().all(|stay| stay.state == PeerState::Serving && wanted.contains(&stay.incarnation))
+                && live.into_iter().all(serves)
+        };
+        map.rows.iter().zip(&map.layout.partitions).all(laid_out)
     }
 
     fn has_stays(&self, node: &NodeAddr) -> bool {
@@ -297,10 +316,11 @@ impl Machine {
         self.map.rows.iter().any(|row| row.peers.values().any(|stay| stay.incarnation == bound))
     }
 
-    /// A change that does not get on: no new map, and no peer told of a further step.
+    /// A change that does not get on: no new map, and no node has told of a further step.
     fn stalled(&mut self, at: usize) -> Option<NotChanged> {
         let now = self.now.mono_ms;
-        let progress = self.map.epoch.0 + self.consensus.steps_in_all();
+        let steps = self.links.values().fold(self.filling_steps(), |all, link| all.wrapping_add(link.steps));
+        let progress = self.map.epoch.0.wrapping_add(steps);
         let changing = &mut self.changes[at];
         if changing.progress != progress {
             changing.progress = progress;

@@ -55,7 +55,12 @@ struct Asked {
     by: NodeAddr,
     id: u64,
     change: Change,
+    /// When it was asked for last: askers ask again, and again.
+    heard_ms: u64,
 }
+
+/// What nobody has asked for again for so long is not done any more, in milliseconds.
+const ASKED_MS: u64 = 5_000;
 
 /// What a node keeps of deciding the next map.
 #[derive(Debug, Default)]
@@ -122,11 +127,6 @@ impl Consensus {
         }
         self.told.retain(|at, word| listed(at) && word.version == map.row(at.0).version);
         self.steps.retain(|at, _| listed(at));
-    }
-
-    /// Steps of all fills that are under way, as far as told.
-    pub fn steps_in_all(&self) -> u64 {
-        self.steps.values().sum()
     }
 
     fn answer_of(&self, by: &NodeAddr, id: u64) -> Option<Result<Epoch, ChangeError>> {
@@ -221,6 +221,8 @@ impl Machine {
             return;
         }
         self.consensus.look_ms = now + LOOK_MS;
+        // Whoever does not ask any more has its answer, or has given up: it must not happen when it is forgotten.
+        self.consensus.asked.retain(|asked| now < asked.heard_ms + ASKED_MS);
         if !may_propose(&self.map, self.incarnation) {
             return;
         }
@@ -339,10 +341,12 @@ impl Machine {
         if let Some(outcome) = self.consensus.answer_of(by, id) {
             return self.tell_asker(by, id, outcome, io);
         }
-        let waits = self.consensus.asked.iter().any(|asked| asked.by == *by && asked.id == id);
+        let now = self.now.mono_ms;
+        let waiting = self.consensus.asked.iter_mut().find(|asked| asked.by == *by && asked.id == id);
+        let waits = waiting.map(|asked| asked.heard_ms = now).is_some();
         let room = self.consensus.asked.len() < MOST_ANSWERED;
         if !waits && room && may_propose(&self.map, self.incarnation) {
-            self.consensus.asked.push_back(Asked { by: by.clone(), id, change });
+            self.consensus.asked.push_back(Asked { by: by.clone(), id, change, heard_ms: now });
             self.consensus.look_ms = 0;
         }
     }

@@ -88,6 +88,11 @@ pub(super) struct FillMark {
 }
 
 impl FillIn {
+    /// Whether items of it are where they belong, though it stands for nothing yet.
+    pub fn has_merged(&self) -> bool {
+        self.in_place && self.next > 0
+    }
+
     /// A fill that an earlier process had received as a whole.
     pub fn whole(mark: FillMark) -> Self {
         let FillMark { chunks, vector, floor, clock } = mark;
@@ -171,6 +176,9 @@ impl Machine {
     fn give_up_silent_fill(&mut self, partition: PartitionId) {
         let now = self.now.mono_ms;
         if self.part(partition).filling.as_ref().is_some_and(|fill| fill.is_silent(now)) {
+            if self.begins_anew(partition) {
+                return self.drop_replica(partition);
+            }
             self.drop_aside(partition);
             self.part_mut(partition).filling = None;
         }
@@ -216,7 +224,18 @@ impl Machine {
         at(0).filter(|first| Some(*first) != previous).or_else(|| at(1))
     }
 
+    /// Whether the attempt that is given up has left items here. Another source may lack what they are of, and has
+    /// older ones in their place then, which would lose against them: so the next attempt begins with nothing.
+    pub(super) fn begins_anew(&self, partition: PartitionId) -> bool {
+        self.on(Rule::FillClean) && self.part(partition).filling.as_ref().is_some_and(FillIn::has_merged)
+    }
+
     fn ask_fill(&mut self, partition: PartitionId, source: StayId, io: &mut Io<'_>) {
+        // What the same source gave before, it has still, or what superseded it.
+        if self.part(partition).filling.as_ref().is_some_and(|fill| fill.from != source) && self.begins_anew(partition)
+        {
+            return self.drop_replica(partition);
+        }
         let attempt = self.fresh_id();
         let heard_ms = self.now.mono_ms;
         self.drop_aside(partition);
@@ -360,7 +379,13 @@ impl Machine {
     pub(super) fn take_fill_views(&mut self, store: &dyn Store) {
         let clock = self.clock.peek(self.now.wall_ms);
         let mut open = self.open_views();
-        for fill in self.fills_out.iter_mut().filter(|fill| fill.view.is_none()) {
+        let parts = &self.parts;
+        // While a fill is taken over here, there are items that the vector does not cover.
+        let takes = |fill: &&mut FillOut| {
+            let filling = &parts[fill.partition.0 as usize].filling;
+            filling.as_ref().is_some_and(|fill| fill.whole.is_some())
+        };
+        for fill in self.fills_out.iter_mut().filter(|fill| fill.view.is_none() && !takes(fill)) {
             let open = open.entry((fill.to.clone(), fill.purpose)).or_default();
             if *open == MOST_VIEWS {
                 continue;

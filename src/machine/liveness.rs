@@ -32,6 +32,8 @@ pub(super) struct Link {
     /// When it said so.
     pub told_ms: Option<u64>,
     pub settings_hash: Option<u64>,
+    /// How far its fills are, as it last told.
+    pub steps: u64,
     /// Why it does not speak with this node, or this node not with it, though it answers.
     pub turned_away: Option<String>,
     /// Answers to what it forwarded here before there was a connection to it.
@@ -59,6 +61,7 @@ impl Machine {
             io.effects.push(Effect::Warn(format!("this node's wall clock {text}")));
         }
         self.log_settings(io);
+        self.log_progress(io);
     }
 
     /// What this node says of itself in a ping.
@@ -70,6 +73,7 @@ impl Machine {
             settings_hash: self.settings_hash,
             wall_ms: now.wall_ms,
             hears: self.links.keys().filter(|node| self.detector.hears(now.mono_ms, node)).cloned().collect(),
+            steps: self.filling_steps(),
         }
     }
 
@@ -264,6 +268,7 @@ impl Machine {
         link.incarnation = Some(incarnation);
         link.cluster_id = ping.cluster_id;
         link.settings_hash = Some(ping.settings_hash);
+        link.steps = ping.steps;
         // On another line it is not one to be reckoned with; before its birth, it is on none.
         match self.relation_to(from) {
             Relation::Apart => return,

@@ -267,6 +267,8 @@ pub struct Ping {
     pub wall_ms: u64,
     /// Whom the sender hears.
     pub hears: Vec<NodeAddr>,
+    /// How far the fills of its joining peers are: a number that changes while any of them gets on.
+    pub steps: u64,
 }
 
 /// What one peer of a partition says of itself; true of its disk.
@@ -456,8 +458,10 @@ pub enum Effect {
     Meet(NodeAddr),
     /// The map that the node acts under has changed.
     MapChanged(Arc<ClusterMap>),
-    /// A line for the log of the operator.
+    /// A line for the log of the operator: something is wrong.
     Warn(String),
+    /// A line for the log of the operator: how far something is.
+    Note(String),
     /// The node must not go on: says what is wrong and what the operator can do.
     Fatal(StoreError),
 }

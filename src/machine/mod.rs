@@ -130,6 +130,8 @@ pub struct Machine {
     config: Config,
     incarnation: Incarnation,
     opened_ms: u64,
+    /// Nobody has shown this process yet that it is in the view.
+    begins: bool,
     /// Map 0, which the settings alone give.
     zero: Arc<ClusterMap>,
     settings_hash: u64,

@@ -50,6 +50,7 @@ impl Machine {
         let mut machine = Self {
             incarnation,
             opened_ms: now.mono_ms,
+            begins: true,
             settings_hash: zero.hash() ^ u64::from(config.shard_count.is_none()),
             zero,
             map,
@@ -109,8 +110,11 @@ impl Machine {
             let partition = PartitionId(at as u32);
             if let Some(bytes) = store.get(&records::replica_key(partition))? {
                 let record: ReplicaRecord = records::decode("a replica's record", &bytes)?;
-                if record.held_for.is_empty() {
+                // What a first fill left whose source nobody knows any more: see `begins_anew`.
+                let half_filled = !record.filled && record.keys + record.tombstones > 0;
+                if record.held_for.is_empty() || (half_filled && self.on(Rule::FillClean)) {
                     self.parts[at].dropping = true;
+                    self.changed.insert(partition);
                     continue;
                 }
                 let mut replica = Replica::default();

@@ -10,16 +10,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Machine;
+use super::message::Effect;
+use super::part::Part;
 use super::status::{ReshardState, ReshardStatus};
+use super::{Io, Machine};
 use crate::cluster::map::{ClusterMap, Layout, PeerState};
 use crate::types::{Incarnation, NodeAddr, PartitionId};
+
+/// How often the log is told how far a change is, in milliseconds.
+const LOG_MS: u64 = 5_000;
 
 /// What is known of changes of the layout.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     running: Option<Running>,
     last: Option<ReshardStatus>,
+    /// What the log was told last, and when.
+    logged: Option<(ReshardStatus, u64)>,
 }
 
 /// A change that is under way.
@@ -29,6 +36,34 @@ struct Running {
     /// The nodes that served each partition at the beginning.
     before: Vec<BTreeSet<NodeAddr>>,
     aim: Layout,
+}
+
+/// For the log: one line.
+fn in_words(status: &ReshardStatus) -> String {
+    let state = match status.state {
+        ReshardState::None => "none",
+        ReshardState::Running => "under way",
+        ReshardState::Done => "done",
+        ReshardState::Cancelled => "cancelled",
+    };
+    let mut text = format!(
+        "change of the shards, {} in all: {state} after {:.1} s; {} of {} partitions moved, {} joining; {} of {} keys, \
+         {} of {} bytes copied",
+        status.shards,
+        status.elapsed_ms as f64 / 1_000.0,
+        status.moved,
+        status.to_move,
+        status.joining,
+        status.keys.0,
+        status.keys.1,
+        status.bytes.0,
+        status.bytes.1,
+    );
+    if !status.waiting_for.is_empty() {
+        let names: Vec<_> = status.waiting_for.iter().map(NodeAddr::as_str).collect();
+        text += &format!("; waiting for {}", names.join(", "));
+    }
+    text
 }
 
 /// Who serves and who joins each partition, by address.
@@ -80,6 +115,31 @@ impl Machine {
             (None, Some(last)) => last.clone(),
             (None, None) => ReshardStatus::none(&self.map),
         }
+    }
+
+    /// Tells the log that a change has begun, where it stands every few seconds, and how it ended.
+    pub(super) fn log_progress(&mut self, io: &mut Io<'_>) {
+        let now = self.now.mono_ms;
+        let status = self.progress_at(now);
+        let before = self.progress.logged.as_ref();
+        let due = match (status.state, before) {
+            (ReshardState::None, _) => false,
+            (ReshardState::Running, Some((before, told_ms))) if before.state == ReshardState::Running => {
+                let same = ReshardStatus { elapsed_ms: before.elapsed_ms, ..status.clone() } == *before;
+                now >= told_ms + LOG_MS && !same
+            }
+            (_, before) => before.is_none_or(|(before, _)| *before != status),
+        };
+        if due {
+            io.effects.push(Effect::Note(in_words(&status)));
+            self.progress.logged = Some((status, now));
+        }
+    }
+
+    /// A number that changes while a fill of a joining peer here gets on.
+    pub(super) fn filling_steps(&self) -> u64 {
+        let joins = |part: &&Part| part.own_stays().any(|own| own.state == PeerState::Joining);
+        self.parts.iter().filter(joins).map(|part| part.filled_steps).fold(0, u64::wrapping_add)
     }
 
     fn measure(&self, running: &Running, state: ReshardState, mono_ms: u64) -> ReshardStatus {

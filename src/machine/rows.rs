@@ -79,6 +79,9 @@ impl Machine {
             // The others do not hear this node until it tells them.
             self.timers.ping_ms = 0;
         }
+        if map.epoch == Epoch(1) {
+            self.begins = false;
+        }
         self.history.push(&self.map, &map);
         self.map = map.clone();
         self.meet_nodes();
@@ -114,6 +117,7 @@ impl Machine {
     fn adopt_row(&mut self, map: &ClusterMap, partition: PartitionId) {
         let (known, keep) = (self.on(Rule::KeepKnown), self.on(Rule::KeepReplica));
         let (versions, drop_unapplied) = (self.on(Rule::Versions), self.on(Rule::DropUnapplied));
+        let begins_anew = self.begins_anew(partition);
         // One that is whole is taken over whatever the version: it is a causally whole state.
         if self.part(partition).filling.as_ref().is_some_and(|fill| fill.whole.is_none()) {
             self.drop_aside(partition);
@@ -141,7 +145,7 @@ impl Machine {
                 replica.drop_waiting();
             }
             let stale = !replica.held_for.iter().any(|stay| held_for.contains(stay));
-            if held_for.is_empty() || (stale && known) || (fresh && !keep) {
+            if held_for.is_empty() || (stale && known) || (fresh && !keep) || begins_anew {
                 self.drop_replica(partition);
             }
         }
@@ -149,7 +153,9 @@ impl Machine {
     }
 
     /// Forgets a replica; its records are removed by and by.
-    fn drop_replica(&mut self, partition: PartitionId) {
+    pub(super) fn drop_replica(&mut self, partition: PartitionId) {
+        // What is not synced yet is none of the next one's.
+        self.raises.retain(|(_, of, ..)| *of != partition);
         let part = self.part_mut(partition);
         part.replica = None;
         part.dropping = true;
@@ -169,7 +175,11 @@ impl Machine {
             let new = part.replica.is_none();
             let replica = part.replica.get_or_insert_with(Replica::default);
             let filled = replica.filled || serves;
-            let floor = replica.floor.max(floor.unwrap_or_default());
+            let mut floor = replica.floor.max(floor.unwrap_or_default());
+            if serves && !replica.filled && empty_floor {
+                // Nobody had anything to fill it with, so no floor came either: what was lost before this is not told.
+                floor = floor.max(part.version);
+            }
             if new || replica.held_for != held_for || replica.filled != filled || replica.floor != floor {
                 let closed: Vec<_> = replica.held_for.iter().copied().filter(|s| !held_for.contains(s)).collect();
                 replica.held_for = held_for;

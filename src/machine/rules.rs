@@ -69,6 +69,8 @@ rules! {
     FillBlocked,
     /// A peer that has lacked for a second what another has asks for a fill.
     FillLack,
+    /// What a first fill left that was given up is removed before another begins.
+    FillClean,
     /// An item whose dot is covered by the time of the take-over is left out.
     FillLate,
     /// Leaving out a stable entry raises the context's epoch.

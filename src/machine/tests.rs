@@ -72,6 +72,7 @@ struct Lockstep {
     unapplied_bytes: usize,
     changes: BTreeMap<u64, Result<u64, NotChanged>>,
     warnings: Vec<String>,
+    notes: Vec<(NodeAddr, String)>,
     /// Connections that were made by themselves: from, to, and who was there.
     links: BTreeSet<(NodeAddr, NodeAddr, Incarnation)>,
 }
@@ -128,6 +129,7 @@ impl Lockstep {
             unapplied_bytes: 1 << 20,
             changes: BTreeMap::new(),
             warnings: Vec::new(),
+            notes: Vec::new(),
             links: BTreeSet::new(),
         };
         for number in 1..=nodes {
@@ -207,6 +209,7 @@ impl Lockstep {
                 }
                 Effect::Meet(other) => self.link(at, &other),
                 Effect::Warn(text) => self.warnings.push(text),
+                Effect::Note(text) => self.notes.push((at.clone(), text)),
                 Effect::MapChanged(map) => {
                     for other in map.nodes.keys().filter(|other| *other != at) {
                         self.link(at, other);

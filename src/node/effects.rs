@@ -62,6 +62,7 @@ impl Hands {
                 self.connect();
             }
             Effect::Warn(text) => tracing::warn!("{text}"),
+            Effect::Note(text) => tracing::info!("{text}"),
             Effect::Fatal(error) => return Err(error),
         }
         Ok(None)

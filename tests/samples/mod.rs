@@ -113,6 +113,7 @@ pub fn ping() -> Ping {
         settings_hash: 0xfeed_0000_0000_0001,
         wall_ms: 1_700_000_000_000,
         hears: vec![node(1), node(3)],
+        steps: 0,
     }
 }
 

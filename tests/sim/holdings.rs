@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use entail::causal::vector::VersionVector;
+use entail::machine::records::ReplicaRecord;
 use entail::types::{Epoch, Incarnation, PartitionId, StayId};
 
 use crate::oracle::{Order, VersionId};
@@ -14,6 +15,8 @@ pub struct Held {
     pub vector: VersionVector,
     /// The own stays that the replica is held for; none: what is left of it is being removed.
     pub held_for: Vec<StayId>,
+    /// It holds all that its vector says, and nothing that a first fill left half.
+    pub filled: bool,
     /// The replica's floor.
     pub floor: Epoch,
     /// Tombstones that were collected here: the greatest of each key, by the key's index.
@@ -39,7 +42,7 @@ pub struct Closing {
 #[derive(Clone, Debug)]
 pub enum Fact {
     /// The replica's record changed.
-    Replica(PartitionId, VersionVector, Epoch, Vec<StayId>),
+    Replica(PartitionId, ReplicaRecord),
     /// The replica was dropped.
     Dropped(PartitionId, Closing),
     /// A tombstone was removed.
@@ -114,10 +117,11 @@ impl Holdings {
 fn take(held: &mut [Held], fact: &Fact) {
     match fact {
         Fact::Dropped(partition, _) => held[partition.0 as usize] = Held::default(),
-        Fact::Replica(partition, vector, floor, held_for) => {
-            held[partition.0 as usize].held_for.clone_from(held_for);
-            held[partition.0 as usize].vector.clone_from(vector);
-            held[partition.0 as usize].floor = *floor;
+        Fact::Replica(partition, record) => {
+            let held = &mut held[partition.0 as usize];
+            held.held_for.clone_from(&record.held_for);
+            held.vector.clone_from(&record.applied);
+            (held.floor, held.filled) = (record.floor, record.filled);
         }
         Fact::Collected(partition, key, order) => {
             let greatest = held[partition.0 as usize].collected.entry(*key).or_insert(*order);

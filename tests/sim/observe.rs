@@ -78,7 +78,7 @@ impl World {
                 } else if record.floor > before.floor {
                     self.oracle.coverage.hit("tombstones: floor raised");
                 }
-                facts.push(Fact::Replica(partition, record.applied, record.floor, record.held_for));
+                facts.push(Fact::Replica(partition, record));
             }
             (b'p', _, None) => facts.push(Fact::Dropped(partition, self.closing(n, partition))),
             (b'l', None, Some(new)) => {
@@ -89,7 +89,7 @@ impl World {
             }
             (b'l', Some(_), None) => self.oracle.coverage.hit("log: truncated"),
             (b'f', None, Some(_)) => self.oracle.coverage.hit("fill: part kept aside"),
-            // What is left of a dropped replica.
+            // What is left of a dropped replica, or of one that is to be filled anew.
             (b'i', Some(_), None) if self.is_dropping(n, partition, facts) => {}
             (b'i', old, new) => self.learn_item(n, partition, &change.key, (old, new), facts),
             _ => {}
@@ -120,7 +120,8 @@ impl World {
 
     fn is_dropping(&self, n: usize, partition: PartitionId, facts: &[Fact]) -> bool {
         let mut dropped = facts.iter().filter(|fact| matches!(fact, Fact::Dropped(p, _) if *p == partition));
-        dropped.next().is_some() || self.oracle.holdings[n].now[partition.0 as usize].held_for.is_empty()
+        let held = &self.oracle.holdings[n].now[partition.0 as usize];
+        dropped.next().is_some() || held.held_for.is_empty() || !held.filled
     }
 
     fn learn_write(&mut self, n: usize, partition: PartitionId, op: &entail::causal::op::Op) -> Option<VersionId> {

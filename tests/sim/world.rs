@@ -397,6 +397,7 @@ impl World {
             Effect::Meet(node) => self.acquaint(n, self.node_index(&node)),
             Effect::ReplyChange { id, outcome } => self.reply_change(n, id, outcome),
             Effect::Warn(_) => self.oracle.coverage.hit("process: warned"),
+            Effect::Note(_) => {}
             Effect::Fatal(_) if self.is_forgotten(n) => self.set_aside(n),
             Effect::Fatal(error) => self.fail(format!("node{} gives up: {error}", n + 1)),
         }

@@ -55,6 +55,7 @@ impl End {
             settings_hash: 77,
             wall_ms: 5,
             hears: vec![address],
+            steps: 0,
         };
         Self {
             local: Arc::new(local),

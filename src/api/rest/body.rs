@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::header::{CONTENT_ENCODING, EXPECT};
 use axum::http::{HeaderMap, StatusCode};
-use bytes::BytesMut;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -135,14 +134,19 @@ async fn collect(body: &mut Body, bound: Bound<'_>) -> Result<Whole, BodyFault> 
     };
     bound.room.add(second.len(), &mut room)?;
     let rest = (body.size_hint().lower() as usize).min(FIRST_ROOM_BYTES);
-    let mut whole = BytesMut::with_capacity(first.len() + second.len() + rest);
+    let mut whole = Vec::with_capacity(first.len() + second.len() + rest);
     whole.extend_from_slice(&first);
     whole.extend_from_slice(&second);
     while let Some(next) = piece(body, bound.bytes - whole.len()).await? {
         bound.room.add(next.len(), &mut room)?;
+        if whole.capacity() - whole.len() < next.len() {
+            // Doubled, but for what is known not to come: what is held is what was counted.
+            let to_come = body.size_hint().upper().map_or(usize::MAX, |bytes| bytes as usize);
+            whole.reserve_exact(next.len() + to_come.min(whole.len()));
+        }
         whole.extend_from_slice(&next);
     }
-    Ok(Whole { bytes: whole.freeze(), _room: room })
+    Ok(Whole { bytes: whole.into(), _room: room })
 }
 
 /// The next bytes, at most `room` of them; `None` at the end.

@@ -255,6 +255,9 @@ impl<'a> Place<'a> {
         }
         let mut closed = Vec::new();
         for (number, stay) in of(PeerState::Leaving) {
+            if self.table.on(ReconcileRule::CloseRejoined) && self.is_about_to_join(stay, seen) {
+                continue;
+            }
             let Some(what) = self.to_be_kept(*number, stay, seen) else { continue };
             let has = |(other, _): (&StayId, &Stay)| self.holds(*other, &what);
             let every = self.table.on(ReconcileRule::CloseServing);
@@ -268,6 +271,13 @@ impl<'a> Place<'a> {
             self.row.to_mut().peers.remove(&number);
             self.took(step);
         }
+    }
+
+    /// A wanted node that is back: it joins from what it holds, which would go with the last of its stays.
+    fn is_about_to_join(&self, stay: &Stay, seen: &BTreeMap<StayId, Stay>) -> bool {
+        let stays = seen.values().filter(|other| other.incarnation == stay.incarnation).count();
+        let waits = self.table.sight.waiting.contains(&(self.partition, stay.incarnation));
+        !stay.lost && stays == 1 && !waits && self.live_wanted().contains(&stay.incarnation)
     }
 
     /// What of a Leaving peer must not go with it; `None` while that is not known.

@@ -55,6 +55,8 @@ clauses! {
     CloseTwo,
     /// … that are live.
     CloseLive,
+    /// … and it is not about to join anew.
+    CloseRejoined,
     /// A lost peer is closed when all others have told what they have of it.
     LostAll,
     /// … Leaving ones among them.

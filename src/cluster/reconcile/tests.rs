@@ -434,6 +434,14 @@ fn the_layout_is_the_target_once_all_is_where_it_is_wanted() {
     joins().stays();
     let out_of_reach = joins().silent(4, 3_000).next().unwrap();
     assert_eq!((out_of_reach.map.target, &out_of_reach.map.rows), (None, &joins().map.rows));
+    // A member more is there when it serves; one that is gone for long is given up.
+    let adds = |for_ms| {
+        let case = Case::new("0@1S 1@2S 2@3J", &[1, 2]).aiming(&[1, 2, 3]);
+        case.with(|c| c.map.target.as_mut().unwrap().even = false).silent(3, for_ms)
+    };
+    adds(3_000).stays();
+    let given_up = adds(sight::REPLACED_MS).next().unwrap().map;
+    assert_eq!((given_up.target, given_up.layout), (None, adds(0).map.layout));
     let leaves = Case::new("0@1S 1@2S 2@3S", &[1, 2]).aiming(&[2, 3]).next().unwrap();
     assert_eq!((leaves.map.target, shown(&leaves.map.rows[0]).as_str()), (None, "0@1L 1@2S 2@3S"));
 }

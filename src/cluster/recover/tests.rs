@@ -166,6 +166,24 @@ fn who_came_back_without_its_disk_is_taken_up_and_not_given_up() {
 }
 
 #[test]
+fn who_is_silent_and_lost_a_disk_before_is_given_up_with_the_one_it_has() {
+    let mut map = store(5, 2);
+    // Node 4 lost a disk, of which not all is known to be elsewhere yet.
+    let lost = incarnation(24);
+    map.former.insert(lost, node(4));
+    for row in &mut map.rows {
+        let stay =
+            Stay { incarnation: lost, state: PeerState::Leaving, lost: true, lost_by_word: false, begun_empty: None };
+        row.peers.insert(row.next_stay, stay);
+        row.next_stay = StayId(row.next_stay.0 + 1);
+    }
+    let next = recovered(&map, &[1, 5], 7).unwrap();
+    assert!([lost, incarnation(2), incarnation(3), incarnation(4)].iter().all(|gone| next.forgotten.contains(gone)));
+    assert_eq!(next.voters.len(), 2);
+    assert!(quorum_lives(&next, &sight(&[1, 5]).connected), "{:?}", next.voters);
+}
+
+#[test]
 fn a_partition_that_begins_empty_does_so_under_numbers_and_an_epoch_of_its_own_line() {
     // Node 2 alone served partition 0; node 1 is wanted there, too.
     let mut map = store(2, 1);

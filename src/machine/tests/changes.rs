@@ -1,8 +1,8 @@
 //! Maps that change: reshard, members that join and leave, lost disks.
 
 use super::*;
-use crate::cluster::change::ChangeError;
-use crate::cluster::map::PeerState;
+use crate::cluster::change::{Change, ChangeError};
+use crate::cluster::map::{PeerState, Stay};
 use crate::cluster::plan::PlanError;
 use crate::error::StoreError;
 use crate::machine::message::Wanted;
@@ -29,6 +29,18 @@ impl Lockstep {
             self.run_ms(10);
         }
         panic!("change {id} was never answered; {:?}; {:#?}", self.warnings, self.machine(1).map());
+    }
+
+    /// Starts all of six nodes again, so that each gives others no more than this of fills, in bytes a second.
+    pub(super) fn throttle(&mut self, bytes: u64) {
+        self.fill_bytes = bytes;
+        for number in 1..=6 {
+            let store = self.hosts[&node(number)].store.crash(0);
+            self.stop(number);
+            self.start(number, 6, 2, store);
+        }
+        self.connect_all();
+        self.run_ms(3_000);
     }
 
     /// Sixty keys, each with the context of the last.
@@ -150,6 +162,108 @@ fn a_node_is_taken_out_with_nothing_lost() {
     assert_eq!(all.change(2, Wanted::Remove(node(6))), Err(NotChanged::Refused(ChangeError::NoSuchNode)));
     assert_eq!(all.change(2, Wanted::Admit(node(6))), Ok(0));
     assert_eq!(all.machine(2).view(all.now).len(), 6);
+}
+
+#[test]
+fn one_that_was_taken_out_is_back_in_the_view_when_its_process_starts_anew() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(6);
+    assert_eq!(all.change(4, Wanted::Remove(node(2))), Ok(0));
+    all.run_ms(10_000);
+    assert!(!all.machine(4).view(all.now).contains(&node(2)), "it stays out while it runs");
+    let disk = all.hosts[&node(2)].store.crash(0);
+    all.stop(2);
+    all.start(2, 6, 2, disk);
+    all.connect_all();
+    all.run_ms(5_000);
+    for number in 1..=6 {
+        assert!(all.machine(number).view(all.now).contains(&node(2)), "at node{number}");
+    }
+    assert_eq!(all.machine(4).map().shard_of(&node(2)), None, "and is in no shard");
+    assert_eq!(all.machine(2).readiness(all.now), Ok(()));
+    all.check_sixty(6, &context);
+    // Taken out again, it is out.
+    assert_eq!(all.change(4, Wanted::Remove(node(2))), Ok(0));
+    all.run_ms(10_000);
+    assert!(!all.machine(4).view(all.now).contains(&node(2)));
+    // Taken out while it was down, it is back with its start, too.
+    let disk = all.hosts[&node(3)].store.crash(0);
+    all.hosts.get_mut(&node(3)).unwrap().up = false;
+    all.run_ms(1_000);
+    let asked = all.begin_change(4, Wanted::Remove(node(3)));
+    all.run_ms(2_000);
+    assert!(all.machine(4).map().out.contains(&node(3)));
+    all.start(3, 6, 2, disk);
+    all.connect_all();
+    assert_eq!(all.changed(asked), Ok(0));
+    all.run_ms(3_000);
+    assert!(all.machine(4).view(all.now).contains(&node(3)));
+}
+
+#[test]
+fn what_nobody_asks_for_any_more_is_not_done_by_the_next_that_leads() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let layout = all.machine(4).map().layout.clone();
+    // Asked by one that did not hear the first voter for a moment.
+    let (from, incarnation) = (node(6), all.machine(6).incarnation());
+    let message = Message::ChangeAsked { id: 77, change: Change::Reshard(1) };
+    let second = all
+        .machine(4)
+        .map()
+        .voters
+        .iter()
+        .filter_map(|v| all.machine(4).map().address_of(*v))
+        .min_by_key(|n| (**n == node(1), (*n).clone()));
+    let second = second.unwrap().clone();
+    all.step(&second, Input::Message { from, incarnation, message });
+    all.run_ms(10_000);
+    all.stop(1);
+    all.run_ms(20_000);
+    assert_eq!((&all.machine(4).map().layout, &all.machine(4).map().target), (&layout, &None));
+}
+
+#[test]
+fn a_member_that_dies_before_it_holds_its_shard_is_not_added() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.throttle(64 << 10);
+    all.start_seventh();
+    for n in 0..40 {
+        all.put(1, &format!("key{n}"), &"x".repeat(50_000), &Context::empty());
+    }
+    let asked = all.begin_change(2, Wanted::AddMember { shard: ShardId(1), node: node(7) });
+    all.run_ms(1_000);
+    let joins = |stay: &Stay| stay.is_joining();
+    assert!(all.machine(2).map().rows.iter().any(|row| row.peers.values().any(joins)), "it is being filled");
+    all.stop(7);
+    all.run_ms(20_000);
+    assert_eq!(all.changes.get(&asked), None, "nobody is told that it holds the keys");
+    all.run_ms(20_000);
+    assert_eq!(all.changes.get(&asked), Some(&Err(NotChanged::Cancelled)));
+    assert_eq!(all.machine(2).map().shard_of(&node(7)), None);
+}
+
+#[test]
+fn a_change_that_only_fills_is_no_standstill_wherever_it_was_asked_for() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    // The first partition takes longer than a change may stand still.
+    all.throttle(4 << 10);
+    for n in 0..40 {
+        all.put(1 + n % 6, &format!("key{n}"), &"x".repeat(200_000), &Context::empty());
+    }
+    let voters = all.machine(1).map().voters.clone();
+    let asked = (1..=6).find(|number| !voters.contains(&all.machine(*number).incarnation())).unwrap();
+    let change = all.begin_change(asked, Wanted::Reshard(3));
+    all.run_ms(90_000);
+    assert_eq!(all.changes.get(&change), None, "{:?}", all.machine(asked).reshard_status(all.now));
+    // Where nothing gets on, that is said after a minute, and the work is not given up.
+    all.cut = (1..=6).flat_map(|a| (1..=6).map(move |b| (node(a), node(b)))).collect();
+    all.run_ms(75_000);
+    assert_eq!(all.changes.get(&change), Some(&Err(NotChanged::Stalled)));
+    assert!(all.machine(asked).map().target.is_some());
 }
 
 #[test]

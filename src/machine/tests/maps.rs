@@ -13,7 +13,7 @@ impl Lockstep {
     }
 
     /// A seventh node starts, and is admitted: a map with one node more.
-    fn start_seventh(&mut self) {
+    pub(super) fn start_seventh(&mut self) {
         self.maps.clear();
         self.start(7, 6, 2, MemoryStore::new());
         self.connect_all();

@@ -93,6 +93,32 @@ fn one_that_is_called_off_is_cancelled_and_the_next_begins_anew() {
 }
 
 #[test]
+fn the_log_tells_how_far_it_is() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.throttle(16 << 10);
+    for n in 0..40 {
+        all.put(1, &format!("key{n}"), &"x".repeat(20_000), &Context::empty());
+    }
+    assert!(all.notes.is_empty(), "{:?}", all.notes);
+    let asked = all.begin_change(2, Wanted::Reshard(3));
+    assert_eq!(all.changed(asked), Ok(0));
+    all.run_ms(1_000);
+    for number in 1..=6 {
+        let lines: Vec<_> = all.notes.iter().filter(|(at, _)| *at == node(number)).map(|(_, text)| text).collect();
+        let (first, last) = (lines.first().unwrap(), lines.last().unwrap());
+        assert!(first.starts_with("change of the shards, 3 in all: under way"), "node{number}: {first}");
+        assert!(last.contains("3 in all: done") && lines.len() >= 2, "node{number}: {lines:?}");
+        let (moved, bytes) = (all.reshard_at(number).to_move, all.reshard_at(number).bytes.1);
+        assert!(last.contains(&format!("{moved} of {moved} partitions")), "{last}");
+        assert!(last.contains(&format!("{bytes} of {bytes} bytes")), "{last}");
+    }
+    let told = all.notes.len();
+    all.run_ms(60_000);
+    assert_eq!(all.notes.len(), told, "what is over is told once");
+}
+
+#[test]
 fn it_names_whom_it_waits_for() {
     let mut all = Lockstep::new(6, 2);
     all.run_ms(2_000);

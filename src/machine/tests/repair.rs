@@ -1,10 +1,12 @@
 //! When a fill is asked for, and when the streams are enough.
 
 use super::*;
+use crate::cluster::change::ChangeError;
 use crate::cluster::map::{PeerState, Stay};
 use crate::machine::fill::LACK_MS;
 use crate::machine::message::Wanted;
 use crate::machine::records;
+use crate::machine::rules::Rule;
 use crate::store::Read;
 use crate::types::PartitionId;
 
@@ -148,6 +150,58 @@ fn stored(all: &Lockstep, number: usize, kind: u8) -> BTreeMap<u32, Vec<bytes::B
         (partition, pairs.into_iter().map(|(key, _)| key).collect())
     };
     (0..8).map(of).filter(|(_, keys): &(u32, Vec<_>)| !keys.is_empty()).collect()
+}
+
+/// A joiner has a part of its first fill when its source is gone for ever, with writes that nobody else has: true when
+/// it holds in the end what the others do.
+fn is_filled_after_a_source_was_lost(rules: Rules) -> bool {
+    let mut all = Lockstep::new(5, 1);
+    all.run_ms(2_000);
+    let large = |letter: &str| letter.repeat(20_000);
+    for n in 0..200 {
+        all.put(2, &format!("key{n}"), &large("x"), &Context::empty());
+    }
+    all.stop(3);
+    all.cut = [2, 4, 5].iter().flat_map(|n| [(node(1), node(*n)), (node(*n), node(1))]).collect();
+    for n in 0..200 {
+        all.put(1, &format!("key{n}"), &large("y"), &Context::empty());
+    }
+    all.rest_ms = 300;
+    all.start(3, 5, 1, MemoryStore::new());
+    let config = Config { seed: [103; 32], rules, ..config(3, 5, 1) };
+    let host = all.hosts.get_mut(&node(3)).unwrap();
+    host.machine = Machine::open(config, &host.store, all.now).unwrap();
+    all.connect_all();
+    // Partitions differ in whom they ask first: some of them node 1, and one is in the middle of that.
+    let newer = |all: &Lockstep, partition: u32| {
+        let mut items = stored_items(all, 3, partition).into_iter();
+        let fills = all.machine(3).part(PartitionId(partition)).filling.is_some();
+        fills && items.any(|(_, value)| value.is_some_and(|value| value.starts_with(b"y")))
+    };
+    while !(0..8).any(|partition| newer(&all, partition)) {
+        all.run_ms(10);
+        assert!(all.now.mono_ms < 60_000, "nothing of node1 has come");
+    }
+    all.stop(1);
+    let word = Wanted::Forget { node: node(1), confirmed: true };
+    while all.change(2, word.clone()) == Err(NotChanged::Refused(ChangeError::NotLost)) {}
+    all.rest_ms = 0;
+    all.run_ms(30_000);
+    assert_eq!(all.machine(3).readiness(all.now), Ok(()));
+    (0..8).all(|partition| stored_items(&all, 3, partition) == stored_items(&all, 4, partition))
+}
+
+/// The items of a partition on a node's disk.
+fn stored_items(all: &Lockstep, number: usize, partition: u32) -> Vec<(bytes::Bytes, Option<bytes::Bytes>)> {
+    let (from, until) = records::range(b'i', PartitionId(partition));
+    let pairs = all.hosts[&node(number)].store.scan(&from, &until, usize::MAX).unwrap();
+    pairs.into_iter().map(|(key, item)| (key, records::decode_item(&item).unwrap().value)).collect()
+}
+
+#[test]
+fn what_a_first_fill_left_is_gone_before_another_source_is_asked() {
+    assert!(is_filled_after_a_source_was_lost(Rules::all()));
+    assert!(!is_filled_after_a_source_was_lost(Rules::all().without(Rule::FillClean)), "the clause is not needed");
 }
 
 #[test]

@@ -108,6 +108,7 @@ pub fn sign_to_proto(ping: &Ping) -> proto::SignOfLife {
         epoch: ping.epoch.0,
         wall_ms: ping.wall_ms,
         hears: ping.hears.iter().map(|node| node.as_str().to_owned()).collect(),
+        steps: ping.steps,
     }
 }
 
@@ -123,6 +124,7 @@ pub fn ping_from_proto(hello: &proto::Hello, sign: proto::SignOfLife) -> Result<
         settings_hash: hello.settings_hash,
         wall_ms: sign.wall_ms,
         hears: sign.hears.iter().map(|node| address("sign.hears", node)).collect::<Result<_, _>>()?,
+        steps: sign.steps,
     })
 }
 

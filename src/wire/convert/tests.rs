@@ -375,6 +375,7 @@ proptest! {
         settings_hash: u64,
         wall_ms: u64,
         hears in btree_set(address(), 0..4),
+        steps: u64,
     ) {
         let ping = Ping {
             cluster_id: ClusterId(id),
@@ -383,6 +384,7 @@ proptest! {
             settings_hash,
             wall_ms,
             hears: hears.into_iter().collect(),
+            steps,
         };
         let line = line_to_proto(&line);
         let hello = proto::Hello { cluster_id: id_to_proto(id), settings_hash, line, ..Default::default() };
@@ -431,6 +433,7 @@ fn pings_do_not_go_through_the_stream() {
         settings_hash: 1,
         wall_ms: 1,
         hears: Vec::new(),
+        steps: 0,
     };
     assert_eq!(message_to_proto(&Message::Ping(ping.clone())), None);
     assert_eq!(message_to_proto(&Message::Pong(ping)), None);

@@ -100,8 +100,8 @@ const NOWHERE: &[(&str, &str)] = &[
     ("LOST_TAKE", "the same: under equal versions the sender knows that its stay is lost"),
 ];
 
-/// Those that the model does not have: it has no Paxos, does not order a stay's writes or truncate logs,
-/// and knows at once whose disk is lost.
+/// Those that the model does not have: it has no Paxos, does not order a stay's writes or truncate logs, fills in one
+/// step, and knows at once whose disk is lost.
 const ADDED: &[&str] = &[
     "DurableAcceptor",
     "UnanimousBirth",
@@ -112,6 +112,8 @@ const ADDED: &[&str] = &[
     "Carry",
     "TruncateStable",
     "CloseLive",
+    "FillClean",
+    "CloseRejoined",
 ];
 
 #[test]

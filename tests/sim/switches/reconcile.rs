@@ -31,6 +31,12 @@ pub const RECONCILE: &[(ReconcileRule, Shown)] = &[
     ),
     (ReconcileRule::CloseLive, Script(closing::who_leaves_is_not_closed_on_the_word_of_one_who_is_silent, "KEPT")),
     (ReconcileRule::CloseTwo, Script(closing::who_leaves_is_the_second_copy, "KEPT")),
+    (
+        ReconcileRule::CloseRejoined,
+        Not(
+            "two others hold what is dropped: it is copied once more than need be; the tests of cluster/reconcile miss it",
+        ),
+    ),
     (ReconcileRule::LostAll, Script(closing::who_is_away_holds_a_write_of_a_lost_disk, "READ-YOUR-WRITES")),
     (ReconcileRule::LostLeaving, Script(closing::who_is_away_holds_a_write_of_a_lost_disk, "READ-YOUR-WRITES")),
     (ReconcileRule::LostJoining, Script(closing::who_joins_holds_a_write_of_a_lost_disk, "ACKNOWLEDGED")),

@@ -28,3 +28,28 @@ fn a_node_joins_as_much_at_once_as_fits() {
     assert_eq!(known(&[JOIN_BYTES / 4, JOIN_BYTES / 2]), 2);
     assert_eq!(known(&[JOIN_BYTES / 4, JOIN_BYTES / 4]), 4);
 }
+
+#[test]
+fn who_is_back_joins_before_the_stay_that_it_held_is_closed() {
+    let back = || Case::new("0@1L 1@2S 2@3S", &[1, 2, 3]).told(0, "0:5").told(1, "0:5").told(2, "0:5");
+    back().becomes("0@1L 1@2S 2@3S 3@1J", &[Step::Joined]);
+    back().without(ReconcileRule::CloseRejoined).becomes("1@2S 2@3S 3@1J", &[Step::Closed, Step::Joined]);
+    // Its turn to join may not have come, as others of its partitions join first.
+    let crowded = || {
+        let mut case = back();
+        case.map.rows = vec![case.map.rows[0].clone(); 2];
+        case.map.layout.partitions = vec![ShardId(1); 2];
+        case.sight.bytes = Arc::new((0..).map(PartitionId).zip([JOIN_BYTES, JOIN_BYTES]).collect());
+        let second = |stay| (PartitionId(1), StayId(stay));
+        case.told.extend((0..3).map(|stay| (second(stay), case.told[&(P, StayId(stay))].clone())).collect::<Vec<_>>());
+        case
+    };
+    assert_eq!(shown(&crowded().next().unwrap().map.rows[1]), "0@1L 1@2S 2@3S");
+    // One that is not wanted any more, or is not to be named for now, is closed as ever.
+    Case::new("0@1L 1@2S 2@3S", &[2, 3])
+        .told(0, "0:5")
+        .told(1, "0:5")
+        .told(2, "0:5")
+        .becomes("1@2S 2@3S", &[Step::Closed]);
+    back().with(|c| c.sight.waiting = [(P, incarnation(1))].into()).becomes("1@2S 2@3S", &[Step::Closed]);
+}
