@@ -215,7 +215,8 @@ impl Machine {
         if proposer == self.config.address {
             self.on_change_asked(&proposer, id, change, io);
         } else {
-            self.send(&proposer, Message::ChangeAsked { id, change }, io);
+            let epoch = self.map.epoch;
+            self.send(&proposer, Message::ChangeAsked { id, change, epoch }, io);
         }
         None
     }

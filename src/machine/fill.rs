@@ -16,7 +16,7 @@
 //! has had durably what is lacking here. An attempt that hears nothing for a while is given up, for another.
 
 pub(super) mod budget;
-mod items;
+pub(super) mod items;
 mod take;
 
 use std::collections::BTreeMap;

@@ -201,7 +201,9 @@ impl Machine {
                 self.on_recovery_asked((from, incarnation), id, branch, epoch, &present, io);
             }
             Message::RecoveryAnswered { id, outcome } => self.on_recovery_answered(from, id, outcome, io),
-            Message::ChangeAsked { id, change } => self.on_change_asked(from, id, change, io),
+            // Whoever is behind the asker would refuse by what is over; it asks again in a moment.
+            Message::ChangeAsked { epoch, .. } if epoch > self.map.epoch => self.pull_map(from, io),
+            Message::ChangeAsked { id, change, .. } => self.on_change_asked(from, id, change, io),
             Message::ChangeAnswered { id, outcome } => self.on_change_answered(id, outcome, io),
             Message::ForwardReply { id, response } => self.on_forward_reply(id, response, io),
             Message::ForwardRefused { id, better } => self.on_refused(id, better),

@@ -211,6 +211,8 @@ pub enum Message {
         id: u64,
         /// The change.
         change: Change,
+        /// The epoch of the asker's map: one behind it does not know what it would refuse.
+        epoch: Epoch,
     },
     /// The answer to that.
     ChangeAnswered {

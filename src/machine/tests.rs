@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::agreement::NotChanged;
+use super::fill::items::item_weight;
 use super::message::{Effect, Input, Message, Request, Response};
 use super::rules::Rules;
 use super::{Config, Machine};
@@ -56,6 +57,11 @@ struct Lockstep {
     on_their_way: VecDeque<(u64, NodeAddr, Input)>,
     /// How many fills were asked for.
     fills: usize,
+    /// Changes that were refused to the node that had asked.
+    refusals: usize,
+    /// Items of fills that were given, and what each node has given: when, and how many bytes.
+    items: usize,
+    given: BTreeMap<NodeAddr, Vec<(u64, usize)>>,
     /// The most chunks of fills, with something in them, that one step has given.
     most_given: usize,
     /// The most views that a node has held open for another and one purpose.
@@ -120,6 +126,9 @@ impl Lockstep {
             slow: BTreeMap::new(),
             on_their_way: VecDeque::new(),
             fills: 0,
+            refusals: 0,
+            items: 0,
+            given: BTreeMap::new(),
             most_given: 0,
             most_views: 0,
             rest_ms: 0,
@@ -180,6 +189,7 @@ impl Lockstep {
         for effect in effects {
             match effect {
                 Effect::Send { to, message } => {
+                    self.refusals += usize::from(matches!(message, Message::ChangeAnswered { outcome: Err(_), .. }));
                     if self.cut.iter().any(|(a, b)| a == at && *b == to) {
                         if let Message::Forward { id, .. } = message {
                             self.inbox.push_back((at.clone(), Input::NotSent { id }));
@@ -187,6 +197,11 @@ impl Lockstep {
                         continue;
                     }
                     self.fills += usize::from(matches!(message, Message::FillRequest { .. }));
+                    if let Message::FillChunk(chunk) = &message {
+                        self.items += chunk.items.len();
+                        let bytes = chunk.items.iter().map(|(key, item)| item_weight(key, item)).sum();
+                        self.given.entry(at.clone()).or_default().push((self.now.mono_ms, bytes));
+                    }
                     if let Message::MapPush(_) | Message::MapDeltas(_) = message {
                         self.maps.push((to.clone(), matches!(message, Message::MapPush(_))));
                     }

@@ -250,7 +250,9 @@ fn changes() -> Vec<(String, Message)> {
         ChangeError::NotItsDirectory,
         ChangeError::NotLost,
     ];
-    let asked = asked.map(|(name, change)| named(&format!("change_{name}"), Message::ChangeAsked { id: 4, change }));
+    let asked = asked.map(|(name, change)| {
+        named(&format!("change_{name}"), Message::ChangeAsked { id: 4, change, epoch: Epoch(0) })
+    });
     let refused = errors.into_iter().enumerate().map(|(number, error)| {
         let name = format!("change_refused_{}", number + 1);
         named(&name, Message::ChangeAnswered { id: 4, outcome: Err(error) })

@@ -47,7 +47,7 @@ pub(super) fn next_items(
 }
 
 /// What an item counts against the bytes that a node gives a second.
-pub(super) fn item_weight(key: &Key, item: &Item) -> usize {
+pub(in crate::machine) fn item_weight(key: &Key, item: &Item) -> usize {
     64 + key.as_str().len() + item.value.as_ref().map_or(0, Bytes::len)
 }
 
@@ -66,4 +66,72 @@ fn take_uncovered(
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causal::context::Context;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Batch, Store};
+    use crate::types::{Dot, StayId, Timestamp};
+
+    const P: PartitionId = PartitionId(3);
+
+    /// Keys in order, each with a value of so many bytes, written by one stay as 1, 2, 3, …
+    fn stored(sizes: &[usize]) -> MemoryStore {
+        let (store, mut batch) = (MemoryStore::new(), Batch::default());
+        for (seq, size) in (1..).zip(sizes) {
+            let dot = Dot { stay: StayId(7), seq };
+            let item = Item {
+                value: Some(vec![b'x'; *size].into()),
+                dot,
+                timestamp: Timestamp(seq),
+                carried: Context::empty(),
+            };
+            let key = records::item_key(P, &Key::new(&format!("key{seq:04}")).unwrap());
+            batch.changes.push((key, Some(records::encode_item(&item))));
+        }
+        store.apply(batch).unwrap();
+        store
+    }
+
+    /// The seqs that each chunk brings to one with this vector.
+    fn chunks(store: &MemoryStore, has: u64) -> Vec<Vec<u64>> {
+        let mut vector = VersionVector::default();
+        vector.raise(StayId(7), has);
+        let (mut from, mut all) = (None, Vec::new());
+        loop {
+            let (items, next) = next_items(store, P, from.as_ref(), &vector).unwrap();
+            all.push(items.iter().map(|(_, item)| item.dot.seq).collect());
+            match next {
+                Some(next) => from = Some(next),
+                None => return all,
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_the_vector_does_not_cover_is_given() {
+        let store = stored(&[10; 21]);
+        assert_eq!(chunks(&store, 0).concat(), (1..=21).collect::<Vec<_>>());
+        assert_eq!(chunks(&store, 19).concat(), [20, 21]);
+        assert_eq!(chunks(&store, 21).concat(), [0; 0]);
+    }
+
+    #[test]
+    fn a_chunk_is_bounded_in_bytes_and_in_what_it_looks_at() {
+        let sizes = [10_000; 40];
+        let all = chunks(&stored(&sizes), 0);
+        assert_eq!(all.concat(), (1..=40).collect::<Vec<_>>());
+        let most = all.iter().map(|chunk| chunk.len() * 10_000).max().unwrap();
+        assert!(most <= CHUNK_BYTES + SCAN_STEP * 10_100, "{most} bytes in a chunk");
+        assert!(all.len() >= 40 * 10_000 / (CHUNK_BYTES + SCAN_STEP * 10_100));
+        // Larger ones are not held back, nor is there more of them than one look brings.
+        let large = chunks(&stored(&[200_000; 6]), 0);
+        assert_eq!(large.concat(), [1, 2, 3, 4, 5, 6]);
+        assert!(large.iter().all(|chunk| chunk.len() <= SCAN_STEP));
+        // What is skipped is looked at in slices, too.
+        assert!(chunks(&stored(&[1; 2 * CHUNK_SCAN]), 2 * CHUNK_SCAN as u64 - 1).len() >= 2);
+    }
 }

@@ -6,6 +6,7 @@ use crate::cluster::map::{PeerState, Stay};
 use crate::cluster::plan::PlanError;
 use crate::error::StoreError;
 use crate::machine::message::Wanted;
+use crate::types::Epoch;
 
 impl Lockstep {
     pub(super) fn change(&mut self, at: usize, wanted: Wanted) -> Result<u64, NotChanged> {
@@ -165,6 +166,34 @@ fn a_node_is_taken_out_with_nothing_lost() {
 }
 
 #[test]
+fn who_is_taken_out_is_gone_only_when_the_others_have_what_it_took() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    // What it says takes a while, so a write that it took is nowhere else when the word comes that takes it out.
+    let others: Vec<_> = (1..=6).filter(|number| *number != 5).collect();
+    for to in &others {
+        all.slow.insert((node(5), node(*to)), 800);
+    }
+    let keys: Vec<_> = (0..20).map(|n| format!("key{n}")).collect();
+    let writes: Vec<_> = keys.iter().map(|key| all.begin(5, put_request(key, "last"))).collect();
+    let asked = all.begin_change(1, Wanted::Remove(node(5)));
+    assert_eq!(all.changed(asked), Ok(0));
+    // At this very moment it may be switched off.
+    all.stop(5);
+    all.slow.clear();
+    all.on_their_way.clear();
+    all.run_ms(3_000);
+    let (mut taken, mut shown) = (0, 0);
+    for (key, write) in keys.iter().zip(writes) {
+        let acknowledged = matches!(all.answers.remove(&write), Some(Response::Written { .. }));
+        let there = matches!(all.get(1, key, &Context::empty()), Response::Value { .. });
+        assert!(there || !acknowledged, "{key} was acknowledged");
+        (taken, shown) = (taken + usize::from(acknowledged), shown + usize::from(there));
+    }
+    assert!(shown > 0, "{taken} were acknowledged, none is there");
+}
+
+#[test]
 fn one_that_was_taken_out_is_back_in_the_view_when_its_process_starts_anew() {
     let mut all = Lockstep::new(6, 2);
     all.run_ms(2_000);
@@ -208,7 +237,7 @@ fn what_nobody_asks_for_any_more_is_not_done_by_the_next_that_leads() {
     let layout = all.machine(4).map().layout.clone();
     // Asked by one that did not hear the first voter for a moment.
     let (from, incarnation) = (node(6), all.machine(6).incarnation());
-    let message = Message::ChangeAsked { id: 77, change: Change::Reshard(1) };
+    let message = Message::ChangeAsked { id: 77, change: Change::Reshard(1), epoch: Epoch(0) };
     let second = all
         .machine(4)
         .map()
@@ -222,6 +251,35 @@ fn what_nobody_asks_for_any_more_is_not_done_by_the_next_that_leads() {
     all.stop(1);
     all.run_ms(20_000);
     assert_eq!((&all.machine(4).map().layout, &all.machine(4).map().target), (&layout, &None));
+}
+
+#[test]
+fn one_that_is_behind_refuses_nothing_by_what_is_over() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.throttle(64 << 10);
+    for n in 0..40 {
+        all.put(1 + n % 6, &format!("key{n}"), &"x".repeat(20_000), &Context::empty());
+    }
+    let asked = all.begin_change(4, Wanted::Reshard(3));
+    while all.machine(1).map().target.is_none() {
+        all.run_ms(10);
+    }
+    let disk = all.hosts[&node(1)].store.crash(0);
+    all.stop(1);
+    assert_eq!(all.changed(asked), Ok(0));
+    // Node 1 leads as soon as it is back, and its map has a reshard under way.
+    all.start(1, 6, 2, disk);
+    let (from, incarnation) = (node(4), all.machine(4).incarnation());
+    let epoch = all.machine(4).map().epoch;
+    let message = Message::ChangeAsked { id: 77, change: Change::Reshard(3), epoch };
+    all.cut = (2..=6).map(|other| (node(1), node(other))).collect();
+    all.step(&node(1), Input::Message { from, incarnation, message });
+    all.run_ms(500);
+    assert_eq!(all.refusals, 0, "it knows no better");
+    all.cut.clear();
+    all.connect_all();
+    assert_eq!(all.change(4, Wanted::Reshard(3)), Ok(0));
 }
 
 #[test]

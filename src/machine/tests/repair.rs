@@ -152,6 +152,53 @@ fn stored(all: &Lockstep, number: usize, kind: u8) -> BTreeMap<u32, Vec<bytes::B
     (0..8).map(of).filter(|(_, keys): &(u32, Vec<_>)| !keys.is_empty()).collect()
 }
 
+#[test]
+fn a_node_gives_no_more_a_second_than_it_is_told() {
+    const A_SECOND: usize = 64 << 10;
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.throttle(A_SECOND as u64);
+    for n in 0..60 {
+        all.put(1 + n % 6, &format!("key{n}"), &"x".repeat(20_000), &Context::empty());
+    }
+    all.given.clear();
+    assert_eq!(all.change(2, Wanted::Reshard(3)), Ok(0));
+    let moved: usize = all.given.values().flatten().map(|(_, bytes)| bytes).sum();
+    assert!(moved > 3 * A_SECOND, "only {moved} bytes were given, which shows nothing");
+    for (source, given) in &all.given {
+        for (from, _) in given {
+            let within = given.iter().filter(|(ms, _)| (*from..from + 2_000).contains(ms));
+            let bytes: usize = within.map(|(_, bytes)| bytes).sum();
+            // Two seconds' worth, what a bucket holds, and the one chunk that was more than was left.
+            assert!(bytes <= 2 * A_SECOND + A_SECOND / 4 + 2 * (64 << 10), "{source} gave {bytes} in two seconds");
+        }
+    }
+}
+
+#[test]
+fn one_that_is_back_with_its_data_takes_up_what_it_lacks_and_no_more() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    all.sixty(3);
+    all.run_ms(1_000);
+    let disk = all.hosts[&node(3)].store.crash(0);
+    all.stop(3);
+    for n in 0..3 {
+        all.put(1, &format!("key{n}"), "later", &Context::empty());
+    }
+    // Away for long, its stays are made Leaving, and it joins anew.
+    all.run_ms(90_000);
+    let part = |all: &Lockstep, at: usize| all.machine(1).map().rows[at].peers.clone();
+    assert!((0..8).all(|at| part(&all, at).values().filter(|stay| stay.serves()).count() == 2));
+    all.items = 0;
+    all.start(3, 3, 1, disk);
+    all.connect_all();
+    all.run_ms(20_000);
+    assert!((0..8).all(|at| part(&all, at).values().filter(|stay| stay.serves()).count() == 3));
+    assert!(all.items <= 3, "{} items were given for three writes", all.items);
+    assert!(matches!(all.get(3, "key0", &Context::empty()), Response::Value { value, .. } if value == "later"));
+}
+
 /// A joiner has a part of its first fill when its source is gone for ever, with writes that nobody else has: true when
 /// it holds in the end what the others do.
 fn is_filled_after_a_source_was_lost(rules: Rules) -> bool {

@@ -54,7 +54,7 @@ pub fn to_proto(message: &Message) -> Option<Kind> {
             better: better.as_ref().map(|node| node.as_str().to_owned()),
         }),
         Message::Words(words) => Kind::Words(proto::Words { partitions: words.iter().map(word_to_proto).collect() }),
-        Message::ChangeAsked { id, change } => Kind::ChangeAsked(asked_to_proto(*id, change)),
+        Message::ChangeAsked { id, change, epoch } => Kind::ChangeAsked(asked_to_proto(*id, change, *epoch)),
         Message::ChangeAnswered { id, outcome } => Kind::ChangeAnswered(answered_to_proto(*id, outcome)),
         Message::Paxos(paxos) => Kind::Paxos(paxos_to_proto(paxos)),
         Message::RecoveryAsked { id, branch, epoch, present } => {
@@ -109,7 +109,10 @@ pub fn from_proto(reader: Reader, kind: Kind) -> Result<Message, WireError> {
             let words = received.partitions.into_iter().map(|part| word(reader, part));
             Ok(Message::Words(words.collect::<Result<_, _>>()?))
         }
-        Kind::ChangeAsked(received) => asked(received).map(|(id, change)| Message::ChangeAsked { id, change }),
+        Kind::ChangeAsked(received) => {
+            let epoch = Epoch(received.epoch);
+            asked(received).map(|(id, change)| Message::ChangeAsked { id, change, epoch })
+        }
         Kind::ChangeAnswered(received) => {
             answered(reader, received).map(|(id, outcome)| Message::ChangeAnswered { id, outcome })
         }
