@@ -58,6 +58,11 @@ pub struct Replica {
 }
 
 impl Replica {
+    /// Whether it has items of a first fill that has not come to its end: its vector stands for none of them.
+    pub fn is_half_filled(&self) -> bool {
+        !self.filled && self.keys + self.tombstones > 0
+    }
+
     /// Takes an operation that arrived, if it is new and there is `room` (in bytes) for it.
     pub fn offer(&mut self, op: Arc<Op>, room: usize) -> Offer {
         let dot = op.item.dot;

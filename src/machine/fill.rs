@@ -30,6 +30,7 @@ use super::part::Lack;
 use super::rules::Rule;
 use super::{Io, Machine, records};
 use crate::causal::item::Item;
+use crate::causal::partition::Replica;
 use crate::causal::vector::VersionVector;
 use crate::cluster::map::PeerState;
 use crate::error::StoreError;
@@ -88,11 +89,6 @@ pub(super) struct FillMark {
 }
 
 impl FillIn {
-    /// Whether items of it are where they belong, though it stands for nothing yet.
-    pub fn has_merged(&self) -> bool {
-        self.in_place && self.next > 0
-    }
-
     /// A fill that an earlier process had received as a whole.
     pub fn whole(mark: FillMark) -> Self {
         let FillMark { chunks, vector, floor, clock } = mark;
@@ -224,16 +220,16 @@ impl Machine {
         at(0).filter(|first| Some(*first) != previous).or_else(|| at(1))
     }
 
-    /// Whether the attempt that is given up has left items here. Another source may lack what they are of, and has
+    /// Whether attempts that are given up, this one or others of the same source, have left items here. Another source may lack what they are of, and has
     /// older ones in their place then, which would lose against them: so the next attempt begins with nothing.
     pub(super) fn begins_anew(&self, partition: PartitionId) -> bool {
-        self.on(Rule::FillClean) && self.part(partition).filling.as_ref().is_some_and(FillIn::has_merged)
+        self.on(Rule::FillClean) && self.part(partition).replica.as_ref().is_some_and(Replica::is_half_filled)
     }
 
     fn ask_fill(&mut self, partition: PartitionId, source: StayId, io: &mut Io<'_>) {
         // What the same source gave before, it has still, or what superseded it.
-        if self.part(partition).filling.as_ref().is_some_and(|fill| fill.from != source) && self.begins_anew(partition)
-        {
+        let goes_on = self.part(partition).filling.as_ref().is_some_and(|fill| fill.from == source);
+        if !goes_on && self.begins_anew(partition) {
             return self.drop_replica(partition);
         }
         let attempt = self.fresh_id();

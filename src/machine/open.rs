@@ -110,11 +110,8 @@ impl Machine {
             let partition = PartitionId(at as u32);
             if let Some(bytes) = store.get(&records::replica_key(partition))? {
                 let record: ReplicaRecord = records::decode("a replica's record", &bytes)?;
-                // What a first fill left whose source nobody knows any more: see `begins_anew`.
-                let half_filled = !record.filled && record.keys + record.tombstones > 0;
-                if record.held_for.is_empty() || (half_filled && self.on(Rule::FillClean)) {
+                if record.held_for.is_empty() {
                     self.parts[at].dropping = true;
-                    self.changed.insert(partition);
                     continue;
                 }
                 let mut replica = Replica::default();
@@ -124,6 +121,12 @@ impl Machine {
                 replica.floor = record.floor;
                 replica.filled = record.filled;
                 (replica.keys, replica.tombstones, replica.bytes) = (record.keys, record.tombstones, record.bytes);
+                if replica.is_half_filled() && self.on(Rule::FillClean) {
+                    // Of a source that nobody knows any more: see `begins_anew`.
+                    self.parts[at].dropping = true;
+                    self.changed.insert(partition);
+                    continue;
+                }
                 self.parts[at].replica = Some(replica);
             }
             self.take_up_fill(partition, store)?;
