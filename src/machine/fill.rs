@@ -223,7 +223,8 @@ impl Machine {
     /// Whether attempts that are given up, this one or others of the same source, have left items here. Another source may lack what they are of, and has
     /// older ones in their place then, which would lose against them: so the next attempt begins with nothing.
     pub(super) fn begins_anew(&self, partition: PartitionId) -> bool {
-        self.on(Rule::FillClean) && self.part(partition).replica.as_ref().is_some_and(Replica::is_half_filled)
+        let clean = self.on(Rule::FillClean) && self.on(Rule::FirstFill);
+        clean && self.part(partition).replica.as_ref().is_some_and(Replica::is_half_filled)
     }
 
     fn ask_fill(&mut self, partition: PartitionId, source: StayId, io: &mut Io<'_>) {

@@ -121,7 +121,7 @@ impl Machine {
                 replica.floor = record.floor;
                 replica.filled = record.filled;
                 (replica.keys, replica.tombstones, replica.bytes) = (record.keys, record.tombstones, record.bytes);
-                if replica.is_half_filled() && self.on(Rule::FillClean) {
+                if replica.is_half_filled() && self.on(Rule::FillClean) && self.on(Rule::FirstFill) {
                     // Of a source that nobody knows any more: see `begins_anew`.
                     self.parts[at].dropping = true;
                     self.changed.insert(partition);
