@@ -7,7 +7,9 @@
 //!
 //! **The first fill** of a peer that joins is merged where it belongs, chunk by chunk, and the last one with the vector:
 //! nobody reads there, no stream is applied before, nothing is collected while a peer joins, and a replica whose stay
-//! goes is removed as a whole. So what an attempt leaves that was given up is only merged over by the next.
+//! goes is removed as a whole. What an attempt leaves that was given up is merged over by the next at the same source.
+//! Another source may lack what the first one gave: before it is asked, as under a new version and after a restart, what is
+//! there is removed (see [`Machine::begins_anew`]).
 //!
 //! Both ends work in slices, one chunk a turn of the driver (`budget`): each sync, each tick and each chunk that is asked
 //! on brings the next. What repairs a peer that clients go to comes before what brings a new one its partition.
@@ -220,8 +222,9 @@ impl Machine {
         at(0).filter(|first| Some(*first) != previous).or_else(|| at(1))
     }
 
-    /// Whether attempts that are given up, this one or others of the same source, have left items here. Another source may lack what they are of, and has
-    /// older ones in their place then, which would lose against them: so the next attempt begins with nothing.
+    /// Whether attempts that are given up, this one or others of the same source, have left items here. Another source
+    /// may lack what they are of, and has older ones in their place then, which would lose against them: so the next
+    /// attempt begins with nothing.
     pub(super) fn begins_anew(&self, partition: PartitionId) -> bool {
         let clean = self.on(Rule::FillClean) && self.on(Rule::FirstFill);
         clean && self.part(partition).replica.as_ref().is_some_and(Replica::is_half_filled)
