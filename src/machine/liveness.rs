@@ -5,7 +5,6 @@ use super::message::{Effect, Message, Ping};
 use super::part::PartPeer;
 use super::rules::Rule;
 use super::{Io, Machine};
-use crate::cluster::detector::Change;
 use crate::cluster::line::{Line, Relation, Standing};
 use crate::error::StoreError;
 use crate::types::{ClusterId, Epoch, Incarnation, NodeAddr, Now};
@@ -63,21 +62,6 @@ impl Machine {
         }
         self.log_settings(io);
         self.log_progress(io);
-        self.log_suspicions(io);
-    }
-
-    /// Tells the log who is not heard any more, and who is again.
-    fn log_suspicions(&mut self, io: &mut Io<'_>) {
-        for Change { peer, live } in self.detector.changes(self.now.mono_ms) {
-            // Before the birth the log says for whom it waits.
-            if self.map.is_born() && self.map.nodes.contains_key(&peer) {
-                io.effects.push(if live {
-                    Effect::Note(format!("{peer} is heard again"))
-                } else {
-                    Effect::Warn(format!("{peer} is not heard: it is left out of the view until it is"))
-                });
-            }
-        }
     }
 
     /// What this node says of itself in a ping.
