@@ -183,10 +183,6 @@ impl Machine {
         if self.is_of_another_line(from, &message, io) {
             return Ok(());
         }
-        let its_word = matches!(message, Message::Ping(_) | Message::Pong(_));
-        if !its_word && self.links.get(from).is_some_and(|link| link.incarnation == Some(incarnation)) {
-            self.detector.spoke(self.now.mono_ms, from);
-        }
         match message {
             Message::Ping(ping) => {
                 self.on_ping(from, incarnation, &ping, io);
