@@ -1,13 +1,14 @@
 //! Whether what is watched has levelled off.
 //!
-//! By node and measure, the median of the last third of the time is held against that of the middle third: the first is
-//! for caches to fill. A median, since journals grow and go, and a node that was killed begins anew; over a third, since
-//! what grows without end grows from one third to the next by as much as in the whole third before.
+//! By node and measure, the last third of the time is held against the middle third: the first is for caches to fill. Of
+//! memory, handles and files it is the median, since journals grow and go, and a node that was killed begins anew; of what
+//! is kept for those who are down, the least (`sample`). Over a third, since what grows without end grows from one third to
+//! the next by as much as in the whole third before.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::sample::{MEASURES, Row};
+use crate::sample::{MEASURES, Measure, Row};
 
 /// The last third may be above the middle one by this share, beside each measure's slack.
 const SHARE: f64 = 0.15;
@@ -30,7 +31,7 @@ pub fn judge(rows: &[Row], length: Duration) -> Vec<String> {
     wrong
 }
 
-/// The medians of the three thirds, the largest of all nodes, as a table.
+/// What stands for each of the three thirds, the largest of all nodes, as a table.
 pub fn table(rows: &[Row], length: Duration) -> String {
     let mut text = "| | first third | middle | last | most |\n|---|--:|--:|--:|--:|\n".to_owned();
     for (at, measure) in MEASURES.iter().enumerate() {
@@ -47,14 +48,15 @@ fn nodes(rows: &[Row]) -> usize {
     rows.iter().map(|row| row.node).max().unwrap_or_default()
 }
 
-/// The median of a node's measure in one third of the time.
+/// What stands for one third of the time of a node's measure.
 fn third(rows: &[Row], length: Duration, node: usize, measure: usize, number: u32) -> Option<f64> {
     let length = length.as_secs_f64() / 3.0;
     let within = f64::from(number) * length..f64::from(number + 1) * length;
     let of_node = rows.iter().filter(|row| row.node == node && within.contains(&row.seconds));
     let mut values: Vec<f64> = of_node.filter_map(|row| row.values[measure]).collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    let rank = (values.len() as f64 * MEASURES[measure].quantile) as usize;
+    values.get(rank).copied()
 }
 
 #[test]
@@ -77,6 +79,20 @@ fn what_grows_is_not_level_and_what_goes_up_and_down_is() {
     // A leak of some 200 bytes an operation, at 600 operations a second: 7 MiB a minute.
     let leaks = judge(&rows(&|seconds| 150.0 + seconds * 7.0 / 60.0), length);
     assert!(leaks.first().is_some_and(|text| text.contains("resident memory")), "{leaks:?}");
+    // A minute in which a node is down half of the time, and what is kept for it grows and goes.
+    let minute = Duration::from_secs(60);
+    let kept = |of: &dyn Fn(f64) -> f64| -> Vec<String> {
+        let row = |second: u32| {
+            let seconds = f64::from(second);
+            let for_it = 3_000.0 * (seconds % 15.0 - 7.5).max(0.0);
+            let value = |measure: &Measure| Some(if measure.quantile > 0.0 { 10.0 } else { of(seconds) + for_it });
+            Row { seconds, node: 1, shards: 2, resharding: false, values: MEASURES.iter().map(value).collect() }
+        };
+        judge(&(0..60).map(row).collect::<Vec<_>>(), minute)
+    };
+    assert_eq!(kept(&|_| 40.0), [""; 0], "goes when it is back");
+    let stays = kept(&|seconds| 40.0 * seconds);
+    assert!(stays.iter().any(|text| text.contains("operations in logs")), "{stays:?}");
     let silent = Row { seconds: 0.0, node: 1, shards: 2, resharding: false, values: vec![None; MEASURES.len()] };
     assert_eq!(judge(&[silent], length).len(), MEASURES.len(), "nothing was told");
 }

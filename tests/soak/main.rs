@@ -42,7 +42,7 @@ use sessions::Sessions;
 
 const NODES: usize = 6;
 
-/// Between two samples.
+/// Between two samples, at most; a short soak is looked at more often, as all that happens in it is closer together.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// How long the sessions show what they can do without a pause.
@@ -78,6 +78,7 @@ fn everything_levels_off() {
     let (begin, done) = (Instant::now(), sessions.done());
     let mut samples = Samples::new(&results().with_extension("csv"));
     let mut churn = Churn::new(&cluster.nodes, length);
+    let period = PERIOD.min(length / 60);
     for turn in 1.. {
         let now = begin.elapsed();
         if now >= length {
@@ -85,7 +86,7 @@ fn everything_levels_off() {
         }
         churn.act(&mut cluster, now);
         samples.take(&cluster, now, churn.shards(), churn.is_resharding());
-        std::thread::sleep((begin + PERIOD * turn).saturating_duration_since(Instant::now()));
+        std::thread::sleep((begin + period * turn).saturating_duration_since(Instant::now()));
     }
     let rate = (sessions.done() - done) as f64 / begin.elapsed().as_secs_f64();
     let (kills, reshards) = churn.end(&mut cluster);
