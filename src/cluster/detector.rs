@@ -1,6 +1,8 @@
 //! Whom this node hears: the failure detector behind the view.
 //!
-//! Every node pings every other each [`PING_EVERY_MS`], on a channel of its own. Any ping or answer is a sign of life.
+//! Every node pings every other each [`PING_EVERY_MS`], on a channel of its own. Any ping or answer is a sign of life,
+//! and of a peer that has given one so is whatever else it says: where all are so busy that pings come too late for their
+//! senders, what keeps them busy is on its way between them.
 //! A peer is *suspected* after [`SUSPECT_AFTER_MS`] without one, or at once when a connection to it is refused (its
 //! process is gone, its machine is not); the next sign of life ends that at once. At the start every peer has the same
 //! time to show itself before it is suspected.
@@ -36,8 +38,8 @@ pub struct Detector {
 struct Peer {
     /// The last sign of life; before the first one, when the peer became known.
     since_ms: u64,
-    /// The wall clock it told at `since_ms`; `None` before its first sign of life.
-    wall_ms: Option<u64>,
+    /// Its wall clock, and when it told it; `None` before its first word.
+    wall: Option<Wall>,
     /// A connection was refused since the last sign of life.
     refused: bool,
     /// Whom it hears, as it told last.
@@ -46,9 +48,16 @@ struct Peer {
     told_live: bool,
 }
 
+/// A peer's wall clock as it told it.
+#[derive(Clone, Copy, Debug)]
+struct Wall {
+    wall_ms: u64,
+    told_ms: u64,
+}
+
 impl Peer {
     fn unheard(now_ms: u64) -> Self {
-        Self { since_ms: now_ms, wall_ms: None, refused: false, hears: Arc::default(), told_live: true }
+        Self { since_ms: now_ms, wall: None, refused: false, hears: Arc::default(), told_live: true }
     }
 
     fn is_live(&self, now_ms: u64) -> bool {
@@ -56,11 +65,11 @@ impl Peer {
     }
 
     fn is_heard(&self, now_ms: u64) -> bool {
-        self.wall_ms.is_some() && self.is_live(now_ms)
+        self.wall.is_some() && self.is_live(now_ms)
     }
 }
 
-/// A peer went from live to suspected, or back.
+/// A peer that had given a sign of life went from live to suspected, or back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The peer.
@@ -87,12 +96,20 @@ impl Detector {
     pub fn heard(&mut self, now_ms: u64, peer: &NodeAddr, wall_ms: u64, hears: &[NodeAddr]) {
         if let Some(known) = self.peers.get_mut(peer) {
             known.since_ms = now_ms;
-            known.wall_ms = Some(wall_ms);
+            known.wall = Some(Wall { wall_ms, told_ms: now_ms });
             known.refused = false;
             // Pings mostly repeat themselves.
             if !hears.iter().eq(&*known.hears) {
                 known.hears = Arc::new(hears.iter().cloned().collect());
             }
+        }
+    }
+
+    /// The peer said something else than its word of life. That counts when it has given one, and no connection to it was
+    /// refused since: what then still comes was on its way.
+    pub fn spoke(&mut self, now_ms: u64, peer: &NodeAddr) {
+        if let Some(known) = self.peers.get_mut(peer).filter(|known| known.wall.is_some() && !known.refused) {
+            known.since_ms = now_ms;
         }
     }
 
@@ -134,17 +151,16 @@ impl Detector {
     pub fn clock_is_ahead(&self, own_wall_ms: u64, now_ms: u64) -> bool {
         let live = self.peers.values().filter(|known| known.is_live(now_ms));
         let theirs = live.filter_map(|known| {
-            let since = now_ms.saturating_sub(known.since_ms);
-            known.wall_ms.map(|wall_ms| wall_ms.saturating_add(since))
+            known.wall.map(|wall| wall.wall_ms.saturating_add(now_ms.saturating_sub(wall.told_ms)))
         });
         theirs.max().is_some_and(|most| own_wall_ms > most.saturating_add(MAX_CLOCK_LEAD_MS))
     }
 
-    /// Who has gone from live to suspected or back since the last call; at first everybody counts as live. What went
-    /// there and back in between is not told.
+    /// Who has gone from live to suspected or back since the last call. What went there and back in between is not told,
+    /// and nothing of who was never heard: it did not go away.
     pub fn changes(&mut self, now_ms: u64) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (peer, known) in &mut self.peers {
+        for (peer, known) in self.peers.iter_mut().filter(|(_, known)| known.wall.is_some()) {
             let live = known.is_live(now_ms);
             if live != known.told_live {
                 known.told_live = live;
@@ -213,6 +229,25 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_peer_says_is_a_sign_of_life_after_its_word() {
+        let mut detector = detector();
+        detector.heard(2_000, &node(2), 500_000, &[]);
+        for now_ms in [4_000, 6_000, 8_000] {
+            detector.spoke(now_ms, &node(2));
+            detector.spoke(now_ms, &node(3));
+        }
+        assert_eq!(detector.live(10_999).collect::<Vec<_>>(), [&node(2)], "node 3 never gave its word");
+        assert!(!detector.clock_is_ahead(568_999, 10_999), "the clock it told at 2,000 went on from there");
+        assert!(detector.clock_is_ahead(569_000, 10_999));
+        assert!(!detector.is_live(11_000, &node(2)));
+        detector.spoke(11_000, &node(2));
+        assert!(detector.is_live(11_000, &node(2)), "it ends a suspicion, too");
+        detector.refused(&node(2));
+        detector.spoke(11_001, &node(2));
+        assert!(!detector.is_live(11_001, &node(2)), "what was on its way when its process ended");
+    }
+
+    #[test]
     fn live_peers_tell_whom_they_hear() {
         let mut detector = detector();
         detector.heard(2_000, &node(2), 0, &[node(7), node(3)]);
@@ -226,12 +261,16 @@ mod tests {
     #[test]
     fn changes_are_told_once() {
         let mut detector = detector();
-        assert_eq!(detector.changes(1_000), []);
         detector.refused(&node(3));
-        assert_eq!(detector.changes(1_000), [change(3, false)]);
-        assert_eq!(detector.changes(1_000), []);
+        assert_eq!(detector.changes(4_000), [], "neither was ever heard");
+        detector.heard(4_000, &node(2), 0, &[]);
         detector.heard(4_000, &node(3), 0, &[]);
-        assert_eq!(detector.changes(4_000), [change(2, false), change(3, true)]);
+        assert_eq!(detector.changes(4_000), []);
+        detector.refused(&node(3));
+        assert_eq!(detector.changes(4_000), [change(3, false)]);
+        assert_eq!(detector.changes(4_000), []);
+        detector.heard(7_000, &node(3), 0, &[]);
+        assert_eq!(detector.changes(7_000), [change(2, false), change(3, true)]);
     }
 
     #[test]
@@ -241,7 +280,7 @@ mod tests {
         detector.set_peers(3_500, &[2, 4].map(node).into());
         assert_eq!(detector.live(3_999).collect::<Vec<_>>(), [&node(2), &node(4)]);
         assert_eq!(detector.live(4_000).collect::<Vec<_>>(), [&node(4)]);
-        assert_eq!(detector.changes(6_500), [change(2, false), change(4, false)]);
+        assert_eq!(detector.changes(6_500), [change(2, false)], "node 4 was never heard");
     }
 
     #[test]
@@ -263,26 +302,30 @@ mod tests {
     proptest! {
         /// Signs of life, refusals and polls of one peer, against the definition spelled out.
         #[test]
-        fn live_is_what_the_last_word_says(events in prop::collection::vec((0u64..4_000, 0u8..3), 1..60)) {
+        fn live_is_what_the_last_word_says(events in prop::collection::vec((0u64..4_000, 0u8..4), 1..60)) {
             let mut detector = Detector::new(0, [node(2)]);
-            let (mut now_ms, mut last_ms, mut refused, mut told) = (0, 0, false, true);
+            let (mut now_ms, mut last_ms, mut refused, mut told, mut heard) = (0, 0, false, true, false);
             for (passes_ms, event) in events {
                 now_ms += passes_ms;
                 match event {
                     0 => {
                         detector.heard(now_ms, &node(2), 0, &[]);
-                        (last_ms, refused) = (now_ms, false);
+                        (last_ms, refused, heard) = (now_ms, false, true);
                     }
                     1 => {
                         detector.refused(&node(2));
                         refused = true;
                     }
+                    2 => {
+                        detector.spoke(now_ms, &node(2));
+                        last_ms = if heard && !refused { now_ms } else { last_ms };
+                    }
                     _ => {
                         let live = !refused && now_ms < last_ms + SUSPECT_AFTER_MS;
                         prop_assert_eq!(detector.is_live(now_ms, &node(2)), live);
-                        let expected = if live == told { vec![] } else { vec![change(2, live)] };
+                        let expected = if !heard || live == told { vec![] } else { vec![change(2, live)] };
                         prop_assert_eq!(detector.changes(now_ms), expected);
-                        told = live;
+                        told = if heard { live } else { told };
                     }
                 }
             }

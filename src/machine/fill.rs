@@ -66,8 +66,8 @@ const MOST_VIEWS: usize = 2;
 /// A fill that is being received.
 #[derive(Clone, Debug)]
 pub(super) struct FillIn {
-    attempt: u64,
-    from: StayId,
+    pub attempt: u64,
+    pub from: StayId,
     heard_ms: u64,
     next: u32,
     end: Option<FillEnd>,

@@ -5,6 +5,7 @@ use super::message::{Effect, Message, Ping};
 use super::part::PartPeer;
 use super::rules::Rule;
 use super::{Io, Machine};
+use crate::cluster::detector::Change;
 use crate::cluster::line::{Line, Relation, Standing};
 use crate::error::StoreError;
 use crate::types::{ClusterId, Epoch, Incarnation, NodeAddr, Now};
@@ -62,6 +63,21 @@ impl Machine {
         }
         self.log_settings(io);
         self.log_progress(io);
+        self.log_suspicions(io);
+    }
+
+    /// Tells the log who is not heard any more, and who is again.
+    fn log_suspicions(&mut self, io: &mut Io<'_>) {
+        for Change { peer, live } in self.detector.changes(self.now.mono_ms) {
+            // Before the birth the log says for whom it waits, and of who is not of the store there is no view.
+            if self.map.is_born() && self.map.nodes.contains_key(&peer) {
+                io.effects.push(if live {
+                    Effect::Note(format!("{peer} is heard again"))
+                } else {
+                    Effect::Warn(format!("{peer} is not heard: it is left out of the view until it is"))
+                });
+            }
+        }
     }
 
     /// What this node says of itself in a ping.
@@ -183,6 +199,7 @@ impl Machine {
         if self.is_of_another_line(from, &message, io) {
             return Ok(());
         }
+        self.count_as_sign_of_life(from, incarnation, &message);
         match message {
             Message::Ping(ping) => {
                 self.on_ping(from, incarnation, &ping, io);
@@ -227,6 +244,16 @@ impl Machine {
             }
             (_, Message::ChangeAsked { .. } | Message::RecoveryAsked { .. } | Message::RecoveryAnswered { .. }) => true,
             (Relation::After | Relation::Before, _) => false,
+        }
+    }
+
+    /// Whatever a node says tells that it lives, once it has said who it is: not so of another line of maps, where it is
+    /// the ping alone that tells how it stands to this node.
+    fn count_as_sign_of_life(&mut self, from: &NodeAddr, incarnation: Incarnation, message: &Message) {
+        let its_word = matches!(message, Message::Ping(_) | Message::Pong(_));
+        let known = self.links.get(from).is_some_and(|link| link.incarnation == Some(incarnation));
+        if !its_word && known && self.relation_to(from) == Relation::Same {
+            self.detector.spoke(self.now.mono_ms, from);
         }
     }
 

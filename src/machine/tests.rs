@@ -57,6 +57,8 @@ struct Lockstep {
     on_their_way: VecDeque<(u64, NodeAddr, Input)>,
     /// How many fills were asked for.
     fills: usize,
+    /// What is lost on its way, beside what is cut: from whom, to whom, what.
+    loses: fn(&NodeAddr, &NodeAddr, &Message) -> bool,
     /// Changes that were refused to the node that had asked.
     refusals: usize,
     /// Items of fills that were given, and what each node has given: when, and how many bytes.
@@ -125,6 +127,7 @@ impl Lockstep {
             cut: Vec::new(),
             slow: BTreeMap::new(),
             on_their_way: VecDeque::new(),
+            loses: |_, _, _| false,
             fills: 0,
             refusals: 0,
             items: 0,
@@ -194,6 +197,9 @@ impl Lockstep {
                         if let Message::Forward { id, .. } = message {
                             self.inbox.push_back((at.clone(), Input::NotSent { id }));
                         }
+                        continue;
+                    }
+                    if (self.loses)(at, &to, &message) {
                         continue;
                     }
                     self.fills += usize::from(matches!(message, Message::FillRequest { .. }));

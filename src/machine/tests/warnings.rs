@@ -75,6 +75,39 @@ fn who_is_waited_for_before_the_birth_is_logged_once() {
 }
 
 #[test]
+fn who_is_not_heard_any_more_is_logged_and_who_is_heard_again() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    let lines = |all: &Lockstep| (all.logged("node3:8085 is not heard"), all.notes.len());
+    all.cut = (1..=4).map(|other| (node(3), node(other))).collect();
+    all.run_ms(2_500);
+    assert_eq!(lines(&all), (0, 0), "not yet");
+    all.run_ms(1_500);
+    assert_eq!(lines(&all), (3, 0), "once at each other node: {:?}", all.warnings);
+    assert_eq!(all.logged("is not heard"), 3, "it hears all of them itself: {:?}", all.warnings);
+    all.cut.clear();
+    all.run_ms(1_000);
+    assert_eq!(lines(&all), (3, 3));
+    let again = "node3:8085 is heard again";
+    assert!(all.notes.iter().all(|(at, text)| *at != node(3) && text == again), "{:?}", all.notes);
+}
+
+#[test]
+fn whatever_a_node_says_keeps_it_in_the_view() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    all.loses = |from, _, message| *from == node(3) && matches!(message, Message::Ping(_) | Message::Pong(_));
+    for turn in 0..10 {
+        all.put(1, "a", &turn.to_string(), &Context::empty());
+        all.run_ms(1_000);
+        for number in 1..=3 {
+            assert_eq!(all.machine(number).view(all.now), [1, 2, 3].map(node), "at node{number}");
+        }
+    }
+    assert_eq!(all.logged("is not heard"), 0, "{:?}", all.warnings);
+}
+
+#[test]
 fn other_settings_after_the_birth_are_a_line_and_harm_nothing() {
     let mut all = Lockstep::new(4, 2);
     all.run_ms(2_000);
