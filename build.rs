@@ -8,10 +8,11 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "proto/entail/v1/types.proto",
     "proto/entail/v1/map.proto",
     "proto/entail/v1/change.proto",
+    "proto/entail/v1/losses.proto",
     "proto/entail/v1/replica.proto",
     "proto/entail/v1/cluster.proto",
     "proto/entail/v1/inspect.proto",

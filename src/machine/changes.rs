@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 
 use super::Machine;
 use super::agreement::{NotBorn, NotChanged, NotRecovered};
+use super::losses::Counting;
 use super::message::{Effect, Message, RequestId, Wanted};
-use super::part::PartPeer;
 use super::pending::Io;
 use crate::cluster::change::{Change, ChangeError};
 use crate::cluster::map::{Layout, PeerState, Row};
 use crate::cluster::recover::missing_voters;
 use crate::cluster::voters::leader;
-use crate::types::{Epoch, NodeAddr, ShardId};
+use crate::types::{Epoch, Incarnation, NodeAddr, ShardId};
 
 /// How often the proposer is asked again, in milliseconds.
 const AGAIN_MS: u64 = 1_000;
@@ -45,7 +45,9 @@ pub(super) struct Changing {
     before: Layout,
     progress: u64,
     progress_ms: u64,
-    /// Writes that are lost with it, or, with a recovery, partitions.
+    /// The count of what is lost with it, while that is under way.
+    pub counting: Option<Counting>,
+    /// Writes that are lost with it, or, with a recovery that is done, partitions.
     pub lost_writes: u64,
     /// How many recoveries by force the map came of.
     recoveries: usize,
@@ -71,7 +73,7 @@ impl Machine {
             self.meet(node, io);
         }
         let id = self.fresh_id();
-        let lost_writes = if let Wanted::Forget { node, .. } = &wanted { self.lost_with(node) } else { 0 };
+        let counting = self.given_up_with(&wanted).map(|given_up| self.begin_count(given_up, io));
         self.changes.push(Changing {
             id,
             client,
@@ -84,7 +86,8 @@ impl Machine {
             before: self.map.layout.clone(),
             progress: 0,
             progress_ms: now,
-            lost_writes,
+            counting,
+            lost_writes: 0,
             recoveries: self.map.line.forks().len(),
         });
         self.tick_changes(io);
@@ -97,14 +100,6 @@ impl Machine {
             Wanted::Admit(node) if self.is_in_view(node) => Some(ChangeError::AlreadyInView.into()),
             Wanted::Remove(node) if !self.is_in_view(node) => Some(ChangeError::NoSuchNode.into()),
             Wanted::Forget { node, .. } if !self.is_known(node) => Some(ChangeError::NoSuchNode.into()),
-            Wanted::Forget { node, confirmed: false } => {
-                let writes = self.lost_with(node);
-                Some(if self.has_lost_disks(node) {
-                    NotChanged::UnconfirmedDisk(writes)
-                } else {
-                    NotChanged::Unconfirmed(writes)
-                })
-            }
             _ => None,
         }
     }
@@ -124,27 +119,17 @@ impl Machine {
         former.into_iter().any(|(incarnation, _)| !self.map.forgotten.contains(incarnation))
     }
 
-    /// Writes that are given up with a node by [`Change::Forget`], as far as this node can tell.
-    fn lost_with(&self, node: &NodeAddr) -> u64 {
-        self.only_at(node, self.has_lost_disks(node))
-    }
-
-    /// Writes that only peers at `node` are known to hold, or only those whose disks are missing, as far as this node
-    /// can tell.
-    pub(super) fn only_at(&self, node: &NodeAddr, disks_alone: bool) -> u64 {
-        let mut writes = 0;
-        for part in &self.parts {
-            let given_up = |peer: &&PartPeer| peer.node == *node && (peer.gone || !disks_alone);
-            let there: Vec<_> = part.peers.iter().filter(given_up).map(|peer| peer.stay).collect();
-            for stay in there {
-                let told = part.words.durable(stay, stay);
-                let others = part.peers.iter().filter(|peer| peer.node != *node);
-                let elsewhere = others.map(|peer| part.words.durable(peer.stay, stay)).max().unwrap_or(0);
-                let here = part.replica.as_ref().map_or(0, |replica| replica.durable.get(stay));
-                writes += told.saturating_sub(elsewhere.max(here));
+    /// Who is given up with a change. Where disks are missing that a node had before, the word is on them alone.
+    fn given_up_with(&self, wanted: &Wanted) -> Option<BTreeSet<Incarnation>> {
+        match wanted {
+            Wanted::Forget { node, .. } if self.has_lost_disks(node) => {
+                let former = self.map.former.iter().filter(|(_, address)| *address == node);
+                Some(former.map(|(incarnation, _)| *incarnation).collect())
             }
+            Wanted::Forget { node, .. } => Some(self.map.nodes.get(node).copied().flatten().into_iter().collect()),
+            Wanted::Recover { .. } => Some(self.given_up_by_recovery()),
+            _ => None,
         }
-        writes
     }
 
     pub(super) fn tick_changes(&mut self, io: &mut Io<'_>) {
@@ -153,6 +138,8 @@ impl Machine {
             let changing = &self.changes[at];
             let outcome = if changing.agreed.is_some() {
                 self.stalled(at)
+            } else if changing.counting.is_some() {
+                self.look_at_count(at)
             } else if let Wanted::Recover { confirmed } = changing.wanted {
                 self.tick_recovery(at, confirmed, io).map(NotChanged::from)
             } else if matches!(changing.wanted, Wanted::Birth { .. }) {
@@ -173,6 +160,19 @@ impl Machine {
         }
     }
 
+    /// Takes the count of what is lost, once it is there: for the operator to confirm, who may have done so already.
+    fn look_at_count(&mut self, at: usize) -> Option<NotChanged> {
+        let writes = self.counted(self.changes[at].counting.as_ref()?)?;
+        let changing = &mut self.changes[at];
+        (changing.counting, changing.lost_writes) = (None, writes);
+        let Wanted::Forget { node, confirmed: false } = &self.changes[at].wanted else { return None };
+        Some(if self.has_lost_disks(node) {
+            NotChanged::UnconfirmedDisk(writes)
+        } else {
+            NotChanged::Unconfirmed(writes)
+        })
+    }
+
     fn tick_recovery(&mut self, at: usize, confirmed: bool, io: &mut Io<'_>) -> Option<NotRecovered> {
         if self.changes[at].recoveries < self.map.line.forks().len() {
             // By this node's word or another's: there is a map that all who are left go on from.
@@ -182,7 +182,7 @@ impl Machine {
         if self.now.mono_ms >= self.changes[at].deadline_ms {
             Some(self.recovery_not_agreed())
         } else {
-            self.go_on_recovering(confirmed, io)
+            self.go_on_recovering(confirmed, self.changes[at].lost_writes, io)
         }
     }
 

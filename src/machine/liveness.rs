@@ -1,5 +1,7 @@
 //! Who is there: pings, connections, the view; and the first look at every message.
 
+use std::sync::Arc;
+
 use super::maps::Exchange;
 use super::message::{Effect, Message, Ping};
 use super::part::PartPeer;
@@ -49,6 +51,7 @@ impl Machine {
             return;
         }
         self.timers.ping_ms = self.now.mono_ms + PING_MS;
+        self.look_for_exposed();
         let ping = self.sign_of_life(self.now);
         for node in self.links.keys() {
             self.send(node, Message::Ping(ping.clone()), io);
@@ -90,6 +93,7 @@ impl Machine {
             wall_ms: now.wall_ms,
             hears: self.links.keys().filter(|node| self.detector.hears(now.mono_ms, node)).cloned().collect(),
             steps: self.filling_steps(),
+            exposed: Arc::clone(&self.exposed.own),
         }
     }
 
@@ -218,6 +222,8 @@ impl Machine {
                 self.on_recovery_asked((from, incarnation), id, branch, epoch, &present, io);
             }
             Message::RecoveryAnswered { id, outcome } => self.on_recovery_answered(from, id, outcome, io),
+            Message::LossAsked { id, incarnations } => self.on_loss_asked(from, id, &incarnations, io),
+            Message::LossTold { id, told, held } => self.on_loss_told(from, id, &told, &held),
             // Whoever is behind the asker would refuse by what is over; it asks again in a moment.
             Message::ChangeAsked { epoch, .. } if epoch > self.map.epoch => self.pull_map(from, io),
             Message::ChangeAsked { id, change, .. } => self.on_change_asked(from, id, change, io),
@@ -306,6 +312,7 @@ impl Machine {
                 self.detector.heard(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
             }
         }
+        self.keep_exposed(incarnation, &ping.exposed);
         let mine = self.map.cluster_id;
         if mine != ClusterId(0) && ping.cluster_id != ClusterId(0) && mine != ping.cluster_id {
             return;

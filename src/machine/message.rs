@@ -241,6 +241,22 @@ pub enum Message {
         /// Agreed, or why not.
         outcome: Result<(), Disagreement>,
     },
+    /// What do you know of the writes that are lost with these?
+    LossAsked {
+        /// The asker's name for it.
+        id: u64,
+        /// The incarnations that are to be given up.
+        incarnations: Vec<Incarnation>,
+    },
+    /// The answer to that.
+    LossTold {
+        /// The asker's name for it.
+        id: u64,
+        /// What they have told the answerer that they hold.
+        told: Vec<HeldUpTo>,
+        /// What it holds itself, of their partitions.
+        held: Vec<HeldUpTo>,
+    },
     /// Send me your map if it is newer than this.
     MapPull {
         /// The epoch of the newest map that the sender has.
@@ -271,6 +287,19 @@ pub struct Ping {
     pub hears: Vec<NodeAddr>,
     /// How far the fills of its joining peers are: a number that changes while any of them gets on.
     pub steps: u64,
+    /// What it holds, and no other live peer has said to hold.
+    pub exposed: Arc<[HeldUpTo]>,
+}
+
+/// Of one stay's writes in one partition, all up to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldUpTo {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The stay that wrote them.
+    pub stay: StayId,
+    /// The last of them.
+    pub seq: Seq,
 }
 
 /// What one peer of a partition says of itself; true of its disk.

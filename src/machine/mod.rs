@@ -26,6 +26,7 @@ mod early;
 mod fill;
 mod gossip;
 mod liveness;
+mod losses;
 mod maps;
 pub mod message;
 mod open;
@@ -68,6 +69,7 @@ use early::Early;
 use fill::FillOut;
 use fill::budget::Budget;
 use liveness::Link;
+use losses::Exposed;
 use message::{Effect, Input};
 use part::Part;
 use pending::{Io, Pending};
@@ -158,6 +160,8 @@ pub struct Machine {
     recovery: Recovery,
     /// The node that the operator leaves out of the birth.
     born_without: Option<NodeAddr>,
+    /// Writes that one disk alone holds.
+    exposed: Exposed,
     /// Changes of the map that were asked of this node.
     changes: Vec<Changing>,
     /// Where the change of the layout stands.
@@ -464,32 +468,6 @@ impl Machine {
             self.clock.ceiling_pending(ceiling);
             self.pending.put(records::meta_key("ceiling"), records::encode(&ceiling));
             self.ceilings.push_back((self.current_batch(), ceiling));
-        }
-    }
-
-    fn write_replica_records(&mut self) {
-        for partition in std::mem::take(&mut self.changed) {
-            self.parts[partition.0 as usize].written = self.batch + 1;
-            let Some(replica) = &self.parts[partition.0 as usize].replica else {
-                // Held for nothing: what is left of it is being removed, the record last.
-                let key = records::replica_key(partition);
-                if self.parts[partition.0 as usize].dropping {
-                    self.pending.put(key, records::encode(&records::ReplicaRecord::default()));
-                } else {
-                    self.pending.remove(key);
-                }
-                continue;
-            };
-            let record = records::ReplicaRecord {
-                held_for: replica.held_for.clone(),
-                filled: replica.filled,
-                applied: replica.applied.clone(),
-                floor: replica.floor,
-                keys: replica.keys,
-                tombstones: replica.tombstones,
-                bytes: replica.bytes,
-            };
-            self.pending.put(records::replica_key(partition), records::encode(&record));
         }
     }
 

@@ -11,6 +11,7 @@ use super::early::Early;
 use super::fill::FillIn;
 use super::fill::budget::Budget;
 use super::liveness::Link;
+use super::losses::Exposed;
 use super::pending::Pending;
 use super::progress::Progress;
 use super::records::{self, Identity, ReplicaRecord};
@@ -68,6 +69,7 @@ impl Machine {
             consensus: Consensus::new(acceptor),
             recovery: Recovery::default(),
             born_without: None,
+            exposed: Exposed::default(),
             changes: Vec::new(),
             progress: Progress::default(),
             fills_out: Vec::new(),

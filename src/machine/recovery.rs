@@ -91,9 +91,14 @@ impl Machine {
         Ok(())
     }
 
-    fn unconfirmed_recovery(&self) -> NotRecovered {
+    /// Whom a recovery gives up, as they are bound.
+    pub(super) fn given_up_by_recovery(&self) -> BTreeSet<Incarnation> {
+        let bound = |node: &NodeAddr| self.map.nodes.get(node).copied().flatten();
+        self.recovery.given_up.iter().filter_map(bound).collect()
+    }
+
+    fn unconfirmed_recovery(&self, writes: u64) -> NotRecovered {
         let lost = cost(&self.map, &self.present());
-        let writes = lost.silent.iter().map(|node| self.only_at(node, false)).sum();
         NotRecovered::Unconfirmed(Box::new(RecoveryCost {
             silent: lost.silent,
             partitions: lost.partitions.len() as u32,
@@ -121,7 +126,8 @@ impl Machine {
     }
 
     /// Goes on with the recovery that a client of this node has asked for: to its cost, if the client has not confirmed.
-    pub(super) fn go_on_recovering(&mut self, confirmed: bool, io: &mut Io<'_>) -> Option<NotRecovered> {
+    /// `writes` are lost with it.
+    pub(super) fn go_on_recovering(&mut self, confirmed: bool, writes: u64, io: &mut Io<'_>) -> Option<NotRecovered> {
         let now = self.now.mono_ms;
         let fresh = self.recovery.attempt.as_ref().is_some_and(|attempt| now < attempt.asked_ms + ASK_MS);
         if self.learned.is_some() || fresh {
@@ -137,11 +143,11 @@ impl Machine {
             return None;
         }
         if !confirmed {
-            return Some(self.unconfirmed_recovery());
+            return Some(self.unconfirmed_recovery(writes));
         }
         let cost = cost(&self.map, &self.present());
         if cost.silent.iter().any(|node| !self.recovery.given_up.contains(node)) {
-            return Some(self.unconfirmed_recovery());
+            return Some(self.unconfirmed_recovery(writes));
         }
         match self.recovered() {
             Ok(next) => self.ask_for_recovery(next, cost.partitions.len() as u64, io),

@@ -265,4 +265,30 @@ impl Machine {
         }
         Ok(*room > 0)
     }
+
+    pub(super) fn write_replica_records(&mut self) {
+        for partition in std::mem::take(&mut self.changed) {
+            self.parts[partition.0 as usize].written = self.batch + 1;
+            let Some(replica) = &self.parts[partition.0 as usize].replica else {
+                // Held for nothing: what is left of it is being removed, the record last.
+                let key = records::replica_key(partition);
+                if self.parts[partition.0 as usize].dropping {
+                    self.pending.put(key, records::encode(&records::ReplicaRecord::default()));
+                } else {
+                    self.pending.remove(key);
+                }
+                continue;
+            };
+            let record = records::ReplicaRecord {
+                held_for: replica.held_for.clone(),
+                filled: replica.filled,
+                applied: replica.applied.clone(),
+                floor: replica.floor,
+                keys: replica.keys,
+                tombstones: replica.tombstones,
+                bytes: replica.bytes,
+            };
+            self.pending.put(records::replica_key(partition), records::encode(&record));
+        }
+    }
 }

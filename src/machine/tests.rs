@@ -4,6 +4,7 @@ mod birth;
 mod changes;
 mod durability;
 mod early;
+mod losses;
 mod maps;
 mod progress;
 mod recovery;

@@ -172,6 +172,8 @@ fn lane_of(message: &Message) -> usize {
         | Message::ChangeAsked { .. }
         | Message::ChangeAnswered { .. }
         | Message::Paxos(_)
+        | Message::LossAsked { .. }
+        | Message::LossTold { .. }
         | Message::RecoveryAsked { .. }
         | Message::RecoveryAnswered { .. }
         | Message::MapPull { .. }

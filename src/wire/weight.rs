@@ -17,10 +17,13 @@ const HEAD: usize = 128;
 /// An address of a node with its tag; DNS names end at 253 characters.
 const ADDRESS: usize = 272;
 
+/// What one partition and stay take, with how far something is held.
+const HELD: usize = 32;
+
 /// At least as many bytes as the message takes.
 pub fn weight(message: &Message) -> usize {
     HEAD + match message {
-        Message::Ping(ping) | Message::Pong(ping) => ADDRESS * ping.hears.len(),
+        Message::Ping(ping) | Message::Pong(ping) => ADDRESS * ping.hears.len() + HELD * ping.exposed.len(),
         Message::Operations { operations, .. } => operations.iter().map(|op| op_weight(op)).sum(),
         Message::Report(reports) => reports.iter().map(|r| HEAD + vector(&r.durable)).sum(),
         Message::Stability(reports) => reports.iter().map(|r| HEAD + vector(&r.stable)).sum(),
@@ -37,6 +40,8 @@ pub fn weight(message: &Message) -> usize {
             delta(d)
         }
         Message::Paxos(_) => 0,
+        Message::LossAsked { incarnations, .. } => 20 * incarnations.len(),
+        Message::LossTold { told, held, .. } => HELD * (told.len() + held.len()),
         Message::RecoveryAsked { present, .. } => ADDRESS * present.len(),
         Message::RecoveryAnswered { .. } => ADDRESS,
         Message::MapPush(m) => map(m),

@@ -178,6 +178,8 @@ fn kind(message: &Message) -> &'static str {
         Message::ChangeAsked { .. } => "asked",
         Message::ChangeAnswered { .. } => "answered",
         Message::Paxos(_) => "paxos",
+        Message::LossAsked { .. } => "loss asked",
+        Message::LossTold { .. } => "loss told",
         Message::RecoveryAsked { .. } => "recovery asked",
         Message::RecoveryAnswered { .. } => "recovery answered",
         Message::MapPull { .. } => "map pull",

@@ -20,7 +20,8 @@ use entail::cluster::plan::PlanError;
 use entail::error::Code;
 use entail::machine::agreement::Disagreement;
 use entail::machine::message::{
-    ClockPromise, FillChunk, FillEnd, Message, PartitionReport, PartitionWord, Ping, Request, Response, StabilityReport,
+    ClockPromise, FillChunk, FillEnd, HeldUpTo, Message, PartitionReport, PartitionWord, Ping, Request, Response,
+    StabilityReport,
 };
 use entail::types::{
     BranchId, ClusterId, ContextSecret, Dot, Epoch, Incarnation, Key, NodeAddr, PartitionId, ShardId, StayId, Timestamp,
@@ -114,6 +115,7 @@ pub fn ping() -> Ping {
         wall_ms: 1_700_000_000_000,
         hears: vec![node(1), node(3)],
         steps: 0,
+        exposed: Arc::default(),
     }
 }
 
@@ -199,6 +201,10 @@ fn responses() -> Vec<(String, Message)> {
     responses.into_iter().chain(codes).map(reply).chain([refused]).collect()
 }
 
+fn held(stay: u32, seq: u64) -> HeldUpTo {
+    HeldUpTo { partition: PartitionId(3), stay: StayId(stay), seq }
+}
+
 fn agreement() -> Vec<(String, Message)> {
     let (epoch, acceptor) = (Epoch(100), incarnation(2));
     let recovery = |outcome| Message::RecoveryAnswered { id: 3, outcome };
@@ -222,6 +228,8 @@ fn agreement() -> Vec<(String, Message)> {
         named("recovery_quorum_lives", recovery(Err(Disagreement::QuorumLives))),
         named("recovery_hears", recovery(Err(Disagreement::Hears(node(3))))),
         named("recovery_another", recovery(Err(Disagreement::Another))),
+        named("loss_asked", Message::LossAsked { id: 4, incarnations: vec![incarnation(1), incarnation(3)] }),
+        named("loss_told", Message::LossTold { id: 4, told: vec![held(1, 17), held(2, 3)], held: vec![held(1, 5)] }),
     ]
 }
 

@@ -90,5 +90,7 @@ impl World {
         }
         let when = self.now + self.random.within(200, 20_000);
         self.agenda.at(when, Event::Word);
+        // An operator who sees no answer says it again, while the first word may be on its way.
+        self.agenda.at(when + 50 + self.now % 2_000, Event::Word);
     }
 }

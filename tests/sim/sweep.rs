@@ -88,7 +88,6 @@ const MUST_HAPPEN: &[&str] = &[
     "process: paused",
     "sessions: came back after ten epochs and more",
     "disk: lost for good",
-    "disk: given up while in use",
     "disk: a write was lost",
     "replicas: dropped",
 ];

@@ -56,6 +56,7 @@ impl End {
             wall_ms: 5,
             hears: vec![address],
             steps: 0,
+            exposed: Arc::default(),
         };
         Self {
             local: Arc::new(local),

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::change::{answered, answered_to_proto, asked, asked_to_proto};
 use super::map::{delta, delta_to_proto, map, map_to_proto, paxos, paxos_to_proto};
-use super::recovery;
 use super::value::{
     item, item_to_proto, key, op, op_to_proto, request, request_to_proto, response, response_to_proto, vector,
     vector_to_proto,
 };
 use super::{Reader, WireError, address};
+use super::{losses, recovery};
 use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::machine::message::{
@@ -57,6 +57,8 @@ pub fn to_proto(message: &Message) -> Option<Kind> {
         Message::ChangeAsked { id, change, epoch } => Kind::ChangeAsked(asked_to_proto(*id, change, *epoch)),
         Message::ChangeAnswered { id, outcome } => Kind::ChangeAnswered(answered_to_proto(*id, outcome)),
         Message::Paxos(paxos) => Kind::Paxos(paxos_to_proto(paxos)),
+        Message::LossAsked { id, incarnations } => Kind::LossAsked(losses::asked_to_proto(*id, incarnations)),
+        Message::LossTold { id, told, held } => Kind::LossTold(losses::told_to_proto(*id, told, held)),
         Message::RecoveryAsked { id, branch, epoch, present } => {
             Kind::RecoveryAsked(recovery::asked_to_proto(*id, *branch, *epoch, present))
         }
@@ -117,6 +119,8 @@ pub fn from_proto(reader: Reader, kind: Kind) -> Result<Message, WireError> {
             answered(reader, received).map(|(id, outcome)| Message::ChangeAnswered { id, outcome })
         }
         Kind::Paxos(received) => Ok(Message::Paxos(paxos(received)?)),
+        Kind::LossAsked(received) => losses::asked(&received),
+        Kind::LossTold(received) => losses::told(reader, &received),
         Kind::RecoveryAsked(received) => recovery::asked(received),
         Kind::RecoveryAnswered(received) => recovery::answered(received),
         Kind::MapPull(received) => Ok(Message::MapPull { have: Epoch(received.have), hash: received.hash }),

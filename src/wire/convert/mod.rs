@@ -9,6 +9,7 @@
 //! `recovery` (its recovery by force).
 
 mod change;
+mod losses;
 mod map;
 mod message;
 mod recovery;
@@ -109,6 +110,7 @@ pub fn sign_to_proto(ping: &Ping) -> proto::SignOfLife {
         wall_ms: ping.wall_ms,
         hears: ping.hears.iter().map(|node| node.as_str().to_owned()).collect(),
         steps: ping.steps,
+        exposed: losses::held_to_proto(&ping.exposed),
     }
 }
 
@@ -125,6 +127,7 @@ pub fn ping_from_proto(hello: &proto::Hello, sign: proto::SignOfLife) -> Result<
         wall_ms: sign.wall_ms,
         hears: sign.hears.iter().map(|node| address("sign.hears", node)).collect::<Result<_, _>>()?,
         steps: sign.steps,
+        exposed: losses::held(&sign.exposed).collect(),
     })
 }
 

@@ -24,7 +24,7 @@ use crate::cluster::plan::PlanError;
 use crate::error::Code;
 use crate::machine::agreement::Disagreement;
 use crate::machine::message::{
-    ClockPromise, FillChunk, FillEnd, PartitionReport, PartitionWord, Request, Response, StabilityReport,
+    ClockPromise, FillChunk, FillEnd, HeldUpTo, PartitionReport, PartitionWord, Request, Response, StabilityReport,
 };
 use crate::types::{BranchId, ContextSecret, Dot, Key, ShardId, StayId, Timestamp};
 use crate::wire::outbox::Outbox;
@@ -43,6 +43,11 @@ fn epoch() -> impl Strategy<Value = Epoch> {
 
 fn incarnation() -> impl Strategy<Value = Incarnation> {
     any::<u128>().prop_map(Incarnation)
+}
+
+fn held() -> impl Strategy<Value = HeldUpTo> {
+    let one = |(partition, stay, seq)| HeldUpTo { partition: PartitionId(partition), stay: StayId(stay), seq };
+    (0..READER.partitions, any::<u32>(), any::<u64>()).prop_map(one)
 }
 
 fn address() -> impl Strategy<Value = NodeAddr> {
@@ -359,6 +364,12 @@ fn message() -> impl Strategy<Value = Message> {
         (epoch(), any::<u64>()).prop_map(|(have, hash)| Message::MapPull { have, hash }),
         map().prop_map(Message::MapPush),
         vec(delta(), 1..3).prop_map(Message::MapDeltas),
+        (any::<u64>(), vec(incarnation(), 0..4)).prop_map(|(id, incarnations)| Message::LossAsked { id, incarnations }),
+        (any::<u64>(), vec(held(), 0..4), vec(held(), 0..4)).prop_map(|(id, told, held)| Message::LossTold {
+            id,
+            told,
+            held
+        }),
     ]
 }
 
@@ -380,6 +391,7 @@ proptest! {
         wall_ms: u64,
         hears in btree_set(address(), 0..4),
         steps: u64,
+        exposed in vec(held(), 0..4),
     ) {
         let ping = Ping {
             cluster_id: ClusterId(id),
@@ -389,6 +401,7 @@ proptest! {
             wall_ms,
             hears: hears.into_iter().collect(),
             steps,
+            exposed: exposed.into(),
         };
         let line = line_to_proto(&line);
         let hello = proto::Hello { cluster_id: id_to_proto(id), settings_hash, line, ..Default::default() };
@@ -438,6 +451,7 @@ fn pings_do_not_go_through_the_stream() {
         wall_ms: 1,
         hears: Vec::new(),
         steps: 0,
+        exposed: Arc::default(),
     };
     assert_eq!(message_to_proto(&Message::Ping(ping.clone())), None);
     assert_eq!(message_to_proto(&Message::Pong(ping)), None);
@@ -471,6 +485,14 @@ fn malformed_messages_name_the_field() {
     let nobody = proto::change_asked::Change::Remove("nobody".into());
     let asked = proto::ChangeAsked { id: 1, change: Some(nobody), epoch: 0 };
     assert!(matches!(read(Kind::ChangeAsked(asked)), WireError::Address { field: "change_asked.node", .. }));
+    let nameless = proto::LossAsked { id: 1, incarnations: vec![Bytes::from_static(b"short").into()] };
+    assert_eq!(read(Kind::LossAsked(nameless)), WireError::Length { field: "loss_asked.incarnations", found: 5 });
+    let outside = proto::HeldUpTo { partition: PARTITIONS, stay: 1, seq: 1 };
+    for told in [true, false] {
+        let (told, held) = if told { (vec![outside], vec![]) } else { (vec![], vec![outside]) };
+        let told = proto::LossTold { id: 1, told, held };
+        assert_eq!(read(Kind::LossTold(told)), WireError::NoSuchPartition(PARTITIONS));
+    }
     assert_eq!(read(Kind::Forward(Default::default())), WireError::Missing("request"));
     let nowhere = proto::ForwardRefused { id: 1, better: Some("nowhere".into()) };
     assert!(matches!(read(Kind::ForwardRefused(nowhere)), WireError::Address { .. }));

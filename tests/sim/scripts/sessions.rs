@@ -1,8 +1,9 @@
 //! What sessions are promised while nodes die, links are cut and disks fill up: the contract's answers, as a trace.
 
 use entail::error::Code;
+use entail::machine::message::Wanted;
 
-use super::Script;
+use super::{Script, moving};
 use crate::clauses::Clauses;
 use crate::oracle::Kind;
 use crate::workload::Said;
@@ -168,4 +169,38 @@ fn a_node_that_started_while_a_directory_was_wrong_finds_who_has_the_right_one()
     s.start(two[0]);
     s.wait(3_000);
     assert_eq!(s.ask(0, Kind::Get, x, one[1]), Said::Value(0));
+}
+
+#[test]
+fn who_is_given_up_while_it_runs_begins_anew_without_what_it_took_alone() {
+    // In the sweep that needs two words on one address: the second gives up what was there after the first.
+    let mut s = Script::with(4, 1, Clauses::ALL, moving(0));
+    let (x, y) = (s.key(1, 0), s.key(1, 1));
+    s.ask(0, Kind::Put, x, 3);
+    s.rests();
+    s.cut_off(&[3]);
+    s.wait(4_000);
+    // Taken alone, and answered so.
+    s.ask(1, Kind::Put, y, 3);
+    let node = s.addr(3);
+    s.change(0, Wanted::Forget { node, confirmed: true });
+    assert_eq!(s.world.oracle.coverage.count("disk: given up while in use"), 1);
+    // It goes on, and knows nothing of it.
+    s.ask(1, Kind::Get, y, 3);
+    s.heal();
+    s.wait(10_000);
+    assert_eq!(s.world.oracle.coverage.count("disk: given up, and set aside"), 1);
+    s.rests();
+    s.ask(0, Kind::Get, x, 3);
+    s.ask(2, Kind::Get, y, 3);
+    assert_eq!(
+        s.log,
+        "\
+A Puts at node4: Written(2)
+B Puts at node4: Written(1)
+B Gets at node4: Value(1)
+A Gets at node4: Value(0)
+C Gets at node4: Nothing
+"
+    );
 }

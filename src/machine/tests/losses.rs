@@ -1,0 +1,134 @@
+//! What the operator is told that is lost with a node.
+
+use super::*;
+use crate::cluster::map::PeerState;
+use crate::machine::agreement::NotRecovered;
+use crate::machine::message::Wanted;
+
+const FORGET: fn(usize, bool) -> Wanted = |number, confirmed| Wanted::Forget { node: node(number), confirmed };
+
+impl Lockstep {
+    /// Writes of keys of shard 1, by node 1.
+    fn alone(&mut self, writes: usize) -> Context {
+        let layout = self.machine(1).map().layout.clone();
+        let names: Vec<String> = (0..1_000).map(|n| format!("alone{n}")).collect();
+        let of_shard_one = |name: &&String| layout.partitions[key(name).partition(8).0 as usize] == ShardId(1);
+        let mut context = Context::empty();
+        for name in names.iter().filter(of_shard_one).take(writes) {
+            context = self.put(1, name, "x", &context);
+        }
+        context
+    }
+}
+
+/// Two nodes a shard; the other node of shard 1 is down, and node 1 takes twelve writes alone. Then it is gone, and the other
+/// is back.
+fn twelve_at_node_1() -> Lockstep {
+    let mut all = Lockstep::new(6, 3);
+    all.run_ms(2_000);
+    all.sixty(6);
+    all.run_ms(1_000);
+    assert_eq!(all.machine(1).map().layout.shards[0].iter().collect::<Vec<_>>(), [&node(1), &node(2)]);
+    all.stop(2);
+    all.run_ms(4_000);
+    all.alone(12);
+    all.run_ms(600);
+    all.stop(1);
+    all.hosts.get_mut(&node(2)).unwrap().up = true;
+    all.links.retain(|(a, b, _)| *a != node(2) && *b != node(2));
+    all.connect_all();
+    all.run_ms(4_000);
+    all
+}
+
+#[test]
+fn what_a_node_took_alone_is_counted_wherever_it_is_asked() {
+    let mut all = twelve_at_node_1();
+    for asked in 2..=6 {
+        let unconfirmed = all.change(asked, FORGET(1, false));
+        assert_eq!(unconfirmed, Err(NotChanged::Unconfirmed(12)), "asked at node{asked}");
+    }
+    assert!(all.machine(2).map().nodes.contains_key(&node(1)), "nothing was done");
+    assert_eq!(all.change(3, FORGET(1, true)), Ok(12));
+    all.run_ms(5_000);
+    assert!(!all.machine(2).map().nodes.contains_key(&node(1)));
+}
+
+#[test]
+fn it_is_counted_minutes_later_and_by_one_that_has_started_since() {
+    let mut all = twelve_at_node_1();
+    // By now its stays are given up, under a new map in which it has told nothing.
+    all.run_ms(120_000);
+    let leaves = all.machine(2).map().rows.iter().flat_map(|row| row.peers.values());
+    assert!(leaves.filter(|stay| stay.state == PeerState::Leaving).count() > 0);
+    let disk = all.hosts[&node(3)].store.crash(0);
+    all.stop(3);
+    all.start(3, 6, 3, disk);
+    all.connect_all();
+    all.run_ms(4_000);
+    assert_eq!(all.change(3, FORGET(1, false)), Err(NotChanged::Unconfirmed(12)));
+}
+
+#[test]
+fn what_another_holds_by_now_is_not_lost() {
+    let mut all = Lockstep::new(6, 3);
+    all.run_ms(2_000);
+    all.stop(2);
+    all.run_ms(4_000);
+    all.alone(12);
+    all.run_ms(600);
+    // Node 1 tells that it holds them alone, and does not live to hear that node 2 has them, too.
+    all.loses = |from, _, message| {
+        (*from == node(1) && matches!(message, Message::Ping(_) | Message::Pong(_)))
+            || (*from == node(2) && matches!(message, Message::Report(_)))
+    };
+    all.hosts.get_mut(&node(2)).unwrap().up = true;
+    all.connect_all();
+    all.run_ms(2_000);
+    all.stop(1);
+    all.run_ms(4_000);
+    assert_eq!(all.change(3, FORGET(1, false)), Err(NotChanged::Unconfirmed(0)));
+}
+
+#[test]
+fn what_is_on_its_way_to_a_live_peer_is_not_at_stake() {
+    let mut all = Lockstep::new(6, 3);
+    all.run_ms(2_000);
+    for n in 0..400 {
+        all.put(1 + n % 6, &format!("key{n}"), "x", &Context::empty());
+        all.run_ms(10);
+        for number in 1..=6 {
+            assert!(all.machine(number).sign_of_life(all.now).exposed.is_empty(), "at node{number}, after {n} writes");
+        }
+    }
+}
+
+#[test]
+fn writes_that_only_a_lost_disk_held_are_counted() {
+    let mut all = twelve_at_node_1();
+    let store = MemoryStore::new();
+    let machine = Machine::open(Config { seed: [77; 32], ..config(1, 6, 3) }, &store, all.now).unwrap();
+    all.hosts.insert(node(1), Host { machine, store, up: true, stalls: false });
+    // Node 2 can't say what it holds: nor is it known to have what both had.
+    all.stop(2);
+    all.connect_all();
+    all.run_ms(6_000);
+    let map = all.machine(3).map();
+    let of_shard_one = |n: &u32| map.layout.partitions[key(&format!("key{n}")).partition(8).0 as usize] == ShardId(1);
+    let both = (0..60).filter(of_shard_one).count() as u64;
+    all.stop(1);
+    all.run_ms(4_000);
+    assert_eq!(all.change(3, FORGET(1, false)), Err(NotChanged::UnconfirmedDisk(12 + both)));
+}
+
+#[test]
+fn a_recovery_tells_it_too() {
+    let mut all = twelve_at_node_1();
+    for number in [3, 4] {
+        all.stop(number);
+    }
+    all.run_ms(4_000);
+    let outcome = all.change(5, Wanted::Recover { confirmed: false });
+    let Err(NotChanged::NotRecovered(NotRecovered::Unconfirmed(cost))) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((cost.silent.len(), cost.writes), (3, 12));
+}
