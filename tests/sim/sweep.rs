@@ -68,6 +68,7 @@ const MUST_HAPPEN: &[&str] = &[
     "changes: removed",
     "changes: forgotten",
     "changes: cancelled",
+    "changes: undone",
     "changes: refused",
     "changes: no quorum",
     "changes: recovered by force",

@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::cluster::change::{Change, ChangeError};
-use crate::cluster::map::{PeerState, Stay};
+use crate::cluster::map::{ClusterMap, PeerState, Row, Stay};
 use crate::cluster::plan::PlanError;
-use crate::error::StoreError;
 use crate::machine::message::Wanted;
 use crate::types::Epoch;
 
@@ -66,20 +65,7 @@ impl Lockstep {
     /// Every row has nothing but Serving peers, at the nodes of its shard; nobody holds what it should not.
     pub(super) fn check_settled(&self, nodes: usize) {
         let map = self.machine(1).map().clone();
-        assert_eq!(map.target, None);
-        for (at, row) in map.rows.iter().enumerate() {
-            let wanted = map.layout.members(map.layout.partitions[at]).unwrap();
-            let serving: Vec<_> = row
-                .peers
-                .values()
-                .map(|stay| (stay.state, map.address_of(stay.incarnation).unwrap().clone()))
-                .collect();
-            assert!(
-                serving.iter().all(|(state, node)| *state == PeerState::Serving && wanted.contains(node)),
-                "{row:?}"
-            );
-            assert_eq!(serving.len(), wanted.len());
-        }
+        check_as_laid_out(&map);
         for number in 1..=nodes {
             assert_eq!(self.machine(number).map().epoch, map.epoch, "node{number}");
             for part in self.machine(number).partition_status() {
@@ -87,6 +73,19 @@ impl Lockstep {
                 assert!(members.contains(&node(number)), "node{number} still holds {part:?}");
             }
         }
+    }
+}
+
+/// Nothing is under way, and each partition has a Serving peer at each of its members, and no other.
+fn check_as_laid_out(map: &ClusterMap) {
+    assert_eq!(map.target, None);
+    for (row, shard) in map.rows.iter().zip(&map.layout.partitions) {
+        let wanted = map.layout.members(*shard).unwrap();
+        let there = |stay: &Stay| (stay.state, map.address_of(stay.incarnation).unwrap().clone());
+        let serving: Vec<_> = row.peers.values().map(there).collect();
+        let is_wanted = |(state, node): &(PeerState, NodeAddr)| *state == PeerState::Serving && wanted.contains(node);
+        assert!(serving.iter().all(is_wanted), "{row:?}");
+        assert_eq!(serving.len(), wanted.len());
     }
 }
 
@@ -386,91 +385,44 @@ fn a_step_gives_one_chunk_however_many_fills_wait() {
 }
 
 #[test]
-fn a_cancelled_reshard_moves_back() {
+fn a_reshard_that_is_cancelled_half_way_is_back_with_the_answer() {
     let mut all = Lockstep::new(6, 2);
     all.run_ms(2_000);
-    let context = all.sixty(6);
+    all.throttle(16 << 10);
+    // Partitions of different sizes, so that they don't arrive together.
+    for n in 0..40 {
+        let name = format!("key{n}");
+        let size = 1_000 + 6_000 * key(&name).partition(8).0 as usize;
+        all.put(1, &name, &"x".repeat(size), &Context::empty());
+    }
     let before = all.machine(1).map().layout.clone();
     let id = all.begin_change(3, Wanted::Reshard(3));
-    for _ in 0..200 {
+    // Some partitions have arrived, others have not.
+    let half_way = |map: &ClusterMap| {
+        let at = |wanted: PeerState| {
+            let partitions = map.rows.iter().zip(&before.partitions);
+            let came = |(row, shard): (&Row, &ShardId)| {
+                let members = before.members(*shard).unwrap();
+                let here = |stay: &Stay| map.address_of(stay.incarnation).is_some_and(|node| !members.contains(node));
+                row.peers.values().any(|stay| stay.state == wanted && here(stay))
+            };
+            partitions.filter(|partition| came(*partition)).count()
+        };
+        at(PeerState::Serving) > 0 && at(PeerState::Joining) > 0
+    };
+    while !half_way(all.machine(2).map()) {
         all.run_ms(10);
-        if all.machine(2).map().target.is_some() {
-            break;
-        }
+        assert!(!all.changes.contains_key(&id), "never half way");
     }
     assert_eq!(all.change(2, Wanted::Cancel), Ok(0));
+    check_as_laid_out(all.machine(2).map());
+    assert_eq!(all.machine(2).map().layout, before);
     assert_eq!(all.changed(id), Err(NotChanged::Cancelled));
-    assert_eq!(all.machine(1).map().layout, before);
     all.run_ms(3_000);
     all.check_settled(6);
-    all.check_sixty(6, &context);
-}
-
-#[test]
-fn a_dead_node_is_forgotten_with_what_only_it_had() {
-    let mut all = Lockstep::new(5, 2);
-    all.run_ms(2_000);
-    let context = all.sixty(5);
-    all.hosts.get_mut(&node(5)).unwrap().up = false;
-    all.run_ms(4_000);
-    let unconfirmed = all.change(1, Wanted::Forget { node: node(5), confirmed: false });
-    assert!(matches!(unconfirmed, Err(NotChanged::Unconfirmed(_))), "{unconfirmed:?}");
-    assert_eq!(all.change(1, Wanted::Forget { node: node(5), confirmed: true }), Ok(0));
-    all.run_ms(5_000);
-    let map = all.machine(1).map();
-    assert!(!map.nodes.contains_key(&node(5)));
-    all.check_sixty(4, &context);
-    // The forgotten process comes back, and must not go on with what it has.
-    all.hosts.get_mut(&node(5)).unwrap().up = true;
-    all.connect_all();
-    all.run_ms(3_000);
-    assert!(matches!(all.ended.get(&node(5)), Some(StoreError::Forgotten(_))), "{:?}", all.ended);
-}
-
-#[test]
-fn who_missed_a_node_first_can_give_it_up() {
-    let mut all = Lockstep::new(5, 2);
-    all.run_ms(2_000);
-    all.hosts.get_mut(&node(5)).unwrap().up = false;
-    // Nobody else has noticed, the proposer neither.
-    all.step(&node(3), Input::Disconnected { peer: node(5), refused: true });
-    assert!(!all.machine(3).view(all.now).contains(&node(5)) && all.machine(1).view(all.now).contains(&node(5)));
-    assert_eq!(all.change(3, Wanted::Forget { node: node(5), confirmed: true }), Ok(0));
-    assert!(!all.machine(3).map().nodes.contains_key(&node(5)));
-    // One that is up is not given up by anybody.
-    let up = all.change(3, Wanted::Forget { node: node(4), confirmed: true });
-    assert_eq!(up, Err(NotChanged::Refused(ChangeError::NotLost)));
-}
-
-#[test]
-fn the_word_on_a_lost_disk_says_so_and_keeps_the_new_one() {
-    let mut all = Lockstep::new(4, 2);
-    all.run_ms(2_000);
-    let context = all.sixty(4);
-    // Nobody can close what the lost disk held, while the other member is down.
-    all.stop(3);
-    all.hosts.remove(&node(4));
-    all.run_ms(1_000);
-    let store = MemoryStore::new();
-    let machine = Machine::open(Config { seed: [77; 32], ..config(4, 4, 2) }, &store, all.now).unwrap();
-    all.hosts.insert(node(4), Host { machine, store, up: true, stalls: false });
-    all.connect_all();
-    all.run_ms(5_000);
-    all.stop(4);
-    let unconfirmed = all.change(1, Wanted::Forget { node: node(4), confirmed: false });
-    let Err(told @ NotChanged::UnconfirmedDisk(_)) = unconfirmed else { panic!("{unconfirmed:?}") };
-    assert!(told.to_string().contains("what it has now is kept"), "{told}");
-    let given_up = all.change(1, Wanted::Forget { node: node(4), confirmed: true });
-    assert!(given_up.is_ok(), "{given_up:?}");
-    assert_eq!(all.machine(1).map().nodes[&node(4)], Some(all.machine(4).incarnation()));
-    for number in [3, 4] {
-        all.hosts.get_mut(&node(number)).unwrap().up = true;
+    for n in 0..40 {
+        assert!(matches!(all.get(1 + n % 6, &format!("key{n}"), &Context::empty()), Response::Value { .. }), "key{n}");
     }
-    all.connect_all();
-    all.run_ms(8_000);
-    assert!(all.ended.is_empty(), "{:?}", all.ended);
-    all.check_settled(4);
-    all.check_sixty(4, &context);
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! What the operator is told that is lost with a node.
+//! Nodes and disks that are given up, and what the operator is told that is lost with them.
 
 use super::*;
+use crate::cluster::change::ChangeError;
 use crate::cluster::map::PeerState;
 use crate::machine::agreement::NotRecovered;
 use crate::machine::message::Wanted;
@@ -131,4 +132,71 @@ fn a_recovery_tells_it_too() {
     let outcome = all.change(5, Wanted::Recover { confirmed: false });
     let Err(NotChanged::NotRecovered(NotRecovered::Unconfirmed(cost))) = outcome else { panic!("{outcome:?}") };
     assert_eq!((cost.silent.len(), cost.writes), (3, 12));
+}
+
+#[test]
+fn a_dead_node_is_forgotten_with_what_only_it_had() {
+    let mut all = Lockstep::new(5, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(5);
+    all.hosts.get_mut(&node(5)).unwrap().up = false;
+    all.run_ms(4_000);
+    let unconfirmed = all.change(1, Wanted::Forget { node: node(5), confirmed: false });
+    assert!(matches!(unconfirmed, Err(NotChanged::Unconfirmed(_))), "{unconfirmed:?}");
+    assert_eq!(all.change(1, Wanted::Forget { node: node(5), confirmed: true }), Ok(0));
+    all.run_ms(5_000);
+    let map = all.machine(1).map();
+    assert!(!map.nodes.contains_key(&node(5)));
+    all.check_sixty(4, &context);
+    // The forgotten process comes back, and must not go on with what it has.
+    all.hosts.get_mut(&node(5)).unwrap().up = true;
+    all.connect_all();
+    all.run_ms(3_000);
+    assert!(matches!(all.ended.get(&node(5)), Some(StoreError::Forgotten(_))), "{:?}", all.ended);
+}
+
+#[test]
+fn who_missed_a_node_first_can_give_it_up() {
+    let mut all = Lockstep::new(5, 2);
+    all.run_ms(2_000);
+    all.hosts.get_mut(&node(5)).unwrap().up = false;
+    // Nobody else has noticed, the proposer neither.
+    all.step(&node(3), Input::Disconnected { peer: node(5), refused: true });
+    assert!(!all.machine(3).view(all.now).contains(&node(5)) && all.machine(1).view(all.now).contains(&node(5)));
+    assert_eq!(all.change(3, Wanted::Forget { node: node(5), confirmed: true }), Ok(0));
+    assert!(!all.machine(3).map().nodes.contains_key(&node(5)));
+    // One that is up is not given up by anybody.
+    let up = all.change(3, Wanted::Forget { node: node(4), confirmed: true });
+    assert_eq!(up, Err(NotChanged::Refused(ChangeError::NotLost)));
+}
+
+#[test]
+fn the_word_on_a_lost_disk_says_so_and_keeps_the_new_one() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(4);
+    // Nobody can close what the lost disk held, while the other member is down.
+    all.stop(3);
+    all.hosts.remove(&node(4));
+    all.run_ms(1_000);
+    let store = MemoryStore::new();
+    let machine = Machine::open(Config { seed: [77; 32], ..config(4, 4, 2) }, &store, all.now).unwrap();
+    all.hosts.insert(node(4), Host { machine, store, up: true, stalls: false });
+    all.connect_all();
+    all.run_ms(5_000);
+    all.stop(4);
+    let unconfirmed = all.change(1, Wanted::Forget { node: node(4), confirmed: false });
+    let Err(told @ NotChanged::UnconfirmedDisk(_)) = unconfirmed else { panic!("{unconfirmed:?}") };
+    assert!(told.to_string().contains("what it has now is kept"), "{told}");
+    let given_up = all.change(1, Wanted::Forget { node: node(4), confirmed: true });
+    assert!(given_up.is_ok(), "{given_up:?}");
+    assert_eq!(all.machine(1).map().nodes[&node(4)], Some(all.machine(4).incarnation()));
+    for number in [3, 4] {
+        all.hosts.get_mut(&node(number)).unwrap().up = true;
+    }
+    all.connect_all();
+    all.run_ms(8_000);
+    assert!(all.ended.is_empty(), "{:?}", all.ended);
+    all.check_settled(4);
+    all.check_sixty(4, &context);
 }
