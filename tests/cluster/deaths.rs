@@ -3,6 +3,11 @@
 //! Nine cases on one store, one after the other, with sessions that go on through all of them. In every other case the
 //! killed node is started again at once; in those between, three shards become two, which five nodes are enough for, and
 //! it stays dead until the case is over.
+//!
+//! ```console
+//! ENTAIL_DEATHS_KEYS=200000 ENTAIL_DEATHS_SESSIONS=32 \
+//!   cargo test --release --test cluster -- --ignored --nocapture deaths::
+//! ```
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +20,10 @@ use crate::inspect::Map;
 use crate::keys::Keys;
 use crate::sessions::{Outcome, Sessions};
 
+/// `ENTAIL_DEATHS_KEYS` says otherwise. Nodes give so many of them as fills in the same time.
 const KEYS: usize = 20_000;
+
+/// `ENTAIL_DEATHS_SESSIONS` says otherwise.
 const SESSIONS: usize = 8;
 
 /// By then it is done, or everything is back where it was.
@@ -23,6 +31,10 @@ const DECIDED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Nobody dies here who was asked for the reshard.
 const ASKED: usize = 5;
+
+fn setting(name: &str, usual: usize) -> usize {
+    std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
@@ -96,7 +108,7 @@ impl Case {
 
     fn run(&self, cluster: &mut Cluster, from: &Outcome) -> Outcome {
         let (nodes, asked) = (cluster.nodes.clone(), cluster.nodes[ASKED].clone());
-        let sessions = Sessions::go_on(&nodes, SESSIONS, from, true);
+        let sessions = Sessions::go_on(&nodes, setting("ENTAIL_DEATHS_SESSIONS", SESSIONS), from, true);
         wait_until("the sessions are under way", DECIDED_WITHIN, || sessions.done() > 200);
         let before = Map::of(&asked).expect("it answers");
         let first = reshard_behind(&asked, self.shards);
@@ -163,9 +175,10 @@ impl Case {
 #[test]
 #[ignore = "takes minutes; a stage of its own in .ci/run"]
 fn nodes_are_killed_in_the_middle_of_a_reshard() {
+    let keys = setting("ENTAIL_DEATHS_KEYS", KEYS);
     // So slowly that there is time to kill somebody in between.
-    let mut cluster = Cluster::start_with(6, 2, &[("FILL_MIB_S", "1")]);
-    let mut outcome = Outcome::of(Keys::write(&cluster.nodes, KEYS, 600));
+    let mut cluster = Cluster::start_with(6, 2, &[("FILL_MIB_S", &keys.div_ceil(KEYS).to_string())]);
+    let mut outcome = Outcome::of(Keys::write(&cluster.nodes, keys, 600));
     let mut shards = 2;
     for (victim, when) in CASES {
         shards = 5 - shards;

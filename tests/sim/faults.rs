@@ -5,7 +5,6 @@ use entail::types::Epoch;
 
 use crate::disk::Disk;
 use crate::event::Event;
-use crate::holdings::Holdings;
 use crate::met::Fault;
 use crate::world::World;
 
@@ -93,7 +92,7 @@ impl World {
         self.nodes[n].disk = Disk::default();
         (self.nodes[n].incarnation, self.nodes[n].epoch) = (None, Epoch(0));
         self.nodes[n].given_up = false;
-        self.oracle.holdings[n] = Holdings::new(self.settings.partitions);
+        self.oracle.holdings[n].wipe();
     }
 
     fn cut_somewhere(&mut self) {

@@ -58,6 +58,8 @@ pub struct Holdings {
     pub now: Vec<Held>,
     /// With all that was synced.
     pub durable: Vec<Held>,
+    /// What disks had, by partition, that were lost here.
+    pub lost: Vec<VersionVector>,
     unsynced: VecDeque<(u64, Vec<Fact>)>,
 }
 
@@ -65,7 +67,18 @@ impl Holdings {
     /// An empty disk.
     pub fn new(partitions: u32) -> Self {
         let nothing = vec![Held::default(); partitions as usize];
-        Self { now: nothing.clone(), durable: nothing, unsynced: VecDeque::new() }
+        let lost = vec![VersionVector::default(); partitions as usize];
+        Self { now: nothing.clone(), durable: nothing, lost, unsynced: VecDeque::new() }
+    }
+
+    /// The disk is lost; an empty one takes its place.
+    pub fn wipe(&mut self) {
+        let mut empty = Self::new(self.now.len() as u32);
+        for (at, held) in self.now.iter().enumerate() {
+            empty.lost[at] = std::mem::take(&mut self.lost[at]);
+            empty.lost[at].join(&held.vector);
+        }
+        *self = empty;
     }
 
     /// A batch was applied.

@@ -55,6 +55,11 @@ const FAILED: &[(&str, u64, &str)] = &[
         494_077,
         "the oracle took the decision of a map that was accepted before a disk was lost for its proposal",
     ),
+    (
+        "aimed",
+        23_701,
+        "the oracle did not know a delete that was lost with the disk of who had answered, before that was read",
+    ),
 ];
 
 #[test]

@@ -70,10 +70,13 @@ pub fn shown_alone(world: &World, node: usize, version: VersionId) -> Verdict {
 /// Looks at whether the key is said to have had a value before: to have had none is to show nothing.
 pub fn existed(oracle: &Oracle, asked: &Asked, version: VersionId, existed: bool) -> Verdict {
     let best = oracle.best_of(asked.key, &asked.session.past, |v| asked.session.past.contains(v));
-    // A delete whose disk is lost was there, too, where it was still under way to the coordinator (aimed 5785).
-    let Version { partition, coordinator, .. } = oracle.versions[version];
-    let there = &oracle.holdings[coordinator].now[partition.0 as usize].vector;
-    let was = |v: &VersionId| !oracle.versions[*v].gone || there.covers(oracle.versions[*v].order.1);
+    // A delete whose disk is lost was there, too, where it was still under way to the coordinator (aimed 5785), or the
+    // coordinator's own disk was lost with both before the answer was read (aimed 23701).
+    let Version { partition, coordinator, order, .. } = oracle.versions[version];
+    let disks = &oracle.holdings[coordinator];
+    let (there, lost) = (&disks.now[partition.0 as usize].vector, &disks.lost[partition.0 as usize]);
+    let had = |dot| there.covers(dot) || (lost.covers(order.1) && lost.covers(dot));
+    let was = |v: &VersionId| !oracle.versions[*v].gone || had(oracle.versions[*v].order.1);
     let deletes = oracle.by_key[asked.key].iter().copied().filter(|v| oracle.versions[*v].delete && was(v));
     let buried = deletes.max_by_key(|v| oracle.versions[*v].order);
     let shown = Shown { node: asked.node, version: None, buried, deletes: Vec::new() };
