@@ -1,8 +1,8 @@
 //! Whom this node hears: the failure detector behind the view.
 //!
 //! Every node pings every other each [`PING_EVERY_MS`], on a channel of its own. Any ping or answer is a sign of life,
-//! and of a peer that has given one so is whatever else it says: where all are so busy that pings come too late for their
-//! senders, what keeps them busy is on its way between them.
+//! and of a peer that has given one lately so is whatever else it says: where all are so busy that pings come too late for
+//! their senders, what keeps them busy is on its way between them.
 //! A peer is *suspected* after [`SUSPECT_AFTER_MS`] without one, or at once when a connection to it is refused (its
 //! process is gone, its machine is not); the next sign of life ends that at once. At the start every peer has the same
 //! time to show itself before it is suspected.
@@ -23,6 +23,9 @@ pub const PING_EVERY_MS: u64 = 500;
 
 /// How long a peer may be silent before it is suspected, in milliseconds.
 pub const SUSPECT_AFTER_MS: u64 = 3_000;
+
+/// For how long after a ping or its answer whatever else a peer says is a sign of life, too, in milliseconds.
+const WORD_MS: u64 = 10_000;
 
 /// How far ahead of every peer a wall clock may be before it is ignored, in milliseconds.
 pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
@@ -105,10 +108,11 @@ impl Detector {
         }
     }
 
-    /// The peer said something else than its word of life. That counts when it has given one, and no connection to it was
-    /// refused since: what then still comes was on its way.
+    /// The peer said something else than its word of life. That counts for a while after one, as what it hears is told
+    /// by these alone; and not once a connection to it was refused: what then still comes was on its way.
     pub fn spoke(&mut self, now_ms: u64, peer: &NodeAddr) {
-        if let Some(known) = self.peers.get_mut(peer).filter(|known| known.wall.is_some() && !known.refused) {
+        let counts = |known: &Peer| known.wall.is_some_and(|wall| now_ms < wall.told_ms + WORD_MS) && !known.refused;
+        if let Some(known) = self.peers.get_mut(peer).filter(|known| counts(known)) {
             known.since_ms = now_ms;
         }
     }
@@ -236,6 +240,10 @@ mod tests {
             detector.spoke(now_ms, &node(2));
             detector.spoke(now_ms, &node(3));
         }
+        let mut silent = detector.clone();
+        silent.spoke(11_999, &node(2));
+        silent.spoke(12_000, &node(2));
+        assert!(silent.is_live(14_998, &node(2)) && !silent.is_live(14_999, &node(2)), "no word for too long");
         assert_eq!(detector.live(10_999).collect::<Vec<_>>(), [&node(2)], "node 3 never gave its word");
         assert!(!detector.clock_is_ahead(568_999, 10_999), "the clock it told at 2,000 went on from there");
         assert!(detector.clock_is_ahead(569_000, 10_999));
@@ -304,13 +312,13 @@ mod tests {
         #[test]
         fn live_is_what_the_last_word_says(events in prop::collection::vec((0u64..4_000, 0u8..4), 1..60)) {
             let mut detector = Detector::new(0, [node(2)]);
-            let (mut now_ms, mut last_ms, mut refused, mut told, mut heard) = (0, 0, false, true, false);
+            let (mut now_ms, mut last_ms, mut word_ms, mut refused, mut told, mut heard) = (0, 0, 0, false, true, false);
             for (passes_ms, event) in events {
                 now_ms += passes_ms;
                 match event {
                     0 => {
                         detector.heard(now_ms, &node(2), 0, &[]);
-                        (last_ms, refused, heard) = (now_ms, false, true);
+                        (last_ms, word_ms, refused, heard) = (now_ms, now_ms, false, true);
                     }
                     1 => {
                         detector.refused(&node(2));
@@ -318,7 +326,7 @@ mod tests {
                     }
                     2 => {
                         detector.spoke(now_ms, &node(2));
-                        last_ms = if heard && !refused { now_ms } else { last_ms };
+                        last_ms = if heard && !refused && now_ms < word_ms + WORD_MS { now_ms } else { last_ms };
                     }
                     _ => {
                         let live = !refused && now_ms < last_ms + SUSPECT_AFTER_MS;

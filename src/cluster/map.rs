@@ -135,6 +135,12 @@ impl Row {
         stay >= self.next_stay
     }
 
+    /// True when nobody has the writes of the partition without the stays that are given up.
+    pub fn is_lost_with(&self, given_up: impl Fn(&Stay) -> bool) -> bool {
+        let mut holders = self.peers.values().filter(|stay| !stay.lost && !stay.is_joining()).peekable();
+        holders.peek().is_some() && holders.all(given_up)
+    }
+
     /// True for a stay number that this line of maps never gives out: its name comes from another line.
     pub fn is_skipped(&self, stay: StayId) -> bool {
         self.skipped.iter().any(|(from, until)| (*from..*until).contains(&stay))

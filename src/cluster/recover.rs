@@ -93,10 +93,7 @@ pub fn cost(map: &ClusterMap, present: &BTreeMap<NodeAddr, Incarnation>) -> Cost
     let bound = map.nodes.iter().filter_map(|(node, bound)| Some((node, (*bound)?)));
     let silent: BTreeMap<Incarnation, NodeAddr> =
         bound.filter(|(node, _)| !present.contains_key(*node)).map(|(node, bound)| (bound, node.clone())).collect();
-    let given_up = |row: &Row| {
-        let mut holders = row.peers.values().filter(|stay| !stay.lost && !stay.is_joining()).peekable();
-        holders.peek().is_some() && holders.all(|stay| silent.contains_key(&stay.incarnation))
-    };
+    let given_up = |row: &Row| row.is_lost_with(|stay| silent.contains_key(&stay.incarnation));
     let rows = (0..).map(PartitionId).zip(&map.rows);
     let partitions = rows.filter(|(_, row)| given_up(row)).map(|(partition, _)| partition).collect();
     let mut silent: Vec<_> = silent.into_values().collect();

@@ -47,8 +47,10 @@ pub(super) struct Changing {
     progress_ms: u64,
     /// The count of what is lost with it, while that is under way.
     pub counting: Option<Counting>,
-    /// Writes that are lost with it, or, with a recovery that is done, partitions.
-    pub lost_writes: u64,
+    /// Writes that are lost with it, as far as is known when they were counted.
+    lost_writes: u64,
+    /// Partitions that are lost with a recovery.
+    pub lost_partitions: u64,
     /// How many recoveries by force the map came of.
     recoveries: usize,
 }
@@ -73,7 +75,7 @@ impl Machine {
             self.meet(node, io);
         }
         let id = self.fresh_id();
-        let counting = self.given_up_with(&wanted).map(|given_up| self.begin_count(given_up, io));
+        let counting = self.given_up_with(&wanted).map(|given_up| self.begin_count(given_up, budget_ms, io));
         self.changes.push(Changing {
             id,
             client,
@@ -88,6 +90,7 @@ impl Machine {
             progress_ms: now,
             counting,
             lost_writes: 0,
+            lost_partitions: 0,
             recoveries: self.map.line.forks().len(),
         });
         self.tick_changes(io);
@@ -115,17 +118,18 @@ impl Machine {
 
     /// True when disks are missing that a node had before, and nobody has given them up: the word is on them then.
     fn has_lost_disks(&self, node: &NodeAddr) -> bool {
-        let former = self.map.former.iter().filter(|(_, address)| *address == node);
-        former.into_iter().any(|(incarnation, _)| !self.map.forgotten.contains(incarnation))
+        self.lost_disks(node).next().is_some()
+    }
+
+    pub(super) fn lost_disks(&self, node: &NodeAddr) -> impl Iterator<Item = Incarnation> {
+        let former = self.map.former.iter().filter(move |(_, address)| *address == node);
+        former.map(|(incarnation, _)| *incarnation).filter(|incarnation| !self.map.forgotten.contains(incarnation))
     }
 
     /// Who is given up with a change. Where disks are missing that a node had before, the word is on them alone.
     fn given_up_with(&self, wanted: &Wanted) -> Option<BTreeSet<Incarnation>> {
         match wanted {
-            Wanted::Forget { node, .. } if self.has_lost_disks(node) => {
-                let former = self.map.former.iter().filter(|(_, address)| *address == node);
-                Some(former.map(|(incarnation, _)| *incarnation).collect())
-            }
+            Wanted::Forget { node, .. } if self.has_lost_disks(node) => Some(self.lost_disks(node).collect()),
             Wanted::Forget { node, .. } => Some(self.map.nodes.get(node).copied().flatten().into_iter().collect()),
             Wanted::Recover { .. } => Some(self.given_up_by_recovery()),
             _ => None,
@@ -162,7 +166,8 @@ impl Machine {
 
     /// Takes the count of what is lost, once it is there: for the operator to confirm, who may have done so already.
     fn look_at_count(&mut self, at: usize) -> Option<NotChanged> {
-        let writes = self.counted(self.changes[at].counting.as_ref()?)?;
+        let recovers = matches!(self.changes[at].wanted, Wanted::Recover { .. });
+        let writes = self.counted(self.changes[at].counting.as_ref()?, recovers)?;
         let changing = &mut self.changes[at];
         (changing.counting, changing.lost_writes) = (None, writes);
         let Wanted::Forget { node, confirmed: false } = &self.changes[at].wanted else { return None };
@@ -182,7 +187,15 @@ impl Machine {
         if self.now.mono_ms >= self.changes[at].deadline_ms {
             Some(self.recovery_not_agreed())
         } else {
-            self.go_on_recovering(confirmed, self.changes[at].lost_writes, io)
+            let outcome = self.go_on_recovering(confirmed, self.changes[at].lost_writes, io);
+            if matches!(outcome, Some(NotRecovered::Unconfirmed(_))) && self.begin_recovery_of_more() {
+                // More is given up than was counted: the operator is told of all of it.
+                self.changes[at].wanted = Wanted::Recover { confirmed: false };
+                let left_ms = self.changes[at].deadline_ms - self.now.mono_ms;
+                self.changes[at].counting = Some(self.begin_count(self.given_up_by_recovery(), left_ms, io));
+                return None;
+            }
+            outcome
         }
     }
 
@@ -292,7 +305,7 @@ impl Machine {
             Wanted::Reshard(_) | Wanted::AddMember { .. } => None,
             Wanted::Remove(node) => (!self.has_stays(node)).then_some(done),
             Wanted::Cancel => (settled && self.is_as_laid_out()).then_some(done),
-            Wanted::Recover { .. } => self.all_have_this_map().then_some(done),
+            Wanted::Recover { .. } => self.all_have_this_map().then_some(Ok(changing.lost_partitions)),
             Wanted::Admit(_) | Wanted::Forget { .. } | Wanted::Birth { .. } => Some(done),
         }
     }

@@ -73,7 +73,7 @@ impl Machine {
     fn log_suspicions(&mut self, io: &mut Io<'_>) {
         for Change { peer, live } in self.detector.changes(self.now.mono_ms) {
             // Before the birth the log says for whom it waits, and of who is not of the store there is no view.
-            if self.map.is_born() && self.map.nodes.contains_key(&peer) {
+            if self.map.is_born() && self.map.nodes.contains_key(&peer) && !self.map.out.contains(&peer) {
                 io.effects.push(if live {
                     Effect::Note(format!("{peer} is heard again"))
                 } else {
@@ -249,6 +249,7 @@ impl Machine {
                 true
             }
             (_, Message::ChangeAsked { .. } | Message::RecoveryAsked { .. } | Message::RecoveryAnswered { .. }) => true,
+            (_, Message::LossAsked { .. } | Message::LossTold { .. }) => true,
             (Relation::After | Relation::Before, _) => false,
         }
     }

@@ -1,10 +1,10 @@
 //! What is lost with nodes that are given up, counted before the operator's word as far as those who are there can tell.
 //!
 //! Every sign of life names the writes that its node holds and no other live peer of the partition has said to hold: all of
-//! them where it is alone there, else those of which that was so at the last look already, for what is merely on its way is
-//! not at stake. Each node keeps what every incarnation has named last. Who is asked to give nodes up asks all that are there
-//! what they were told and what they hold; what was told, and is held by none of them, is lost. What a node took that nobody
-//! heard of, nobody can count.
+//! them where it is alone there, else those that were there at the last look already, for what is merely on its way is not at
+//! stake. Each node keeps what every incarnation has named last. Who is asked to give nodes up asks all that are there what
+//! they were told and what they hold; what was told, and is held by none of them, is lost: who does not answer in time
+//! counts as holding nothing. What a node took that nobody heard of, nobody can count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use super::Machine;
 use super::message::{HeldUpTo, Message};
 use super::part::Part;
 use super::pending::Io;
-use crate::cluster::map::ClusterMap;
+use crate::cluster::map::{ClusterMap, Stay};
 use crate::types::{Incarnation, NodeAddr, PartitionId, Seq, StayId};
 
 /// How long those who are there have to answer, in milliseconds.
 const ANSWER_MS: u64 = 1_000;
 
-/// The most that one node's words of what only it holds can name.
+/// The most that one node's words of what only it holds can name; of more, the lowest partitions.
 const MAX_EXPOSED: usize = 4_096;
 
 /// Up to which write of each stay something is held.
@@ -55,12 +55,18 @@ impl Counting {
 
     /// Writes that were told of, and are held by nobody who answered. A stay that the map has no more is closed: what it
     /// wrote is at all peers, or was declared lost before.
-    fn lost(&self, map: &ClusterMap) -> u64 {
+    /// So is what a disk held whose own stay is not there any more. `of_others`: without the partitions that are lost as
+    /// a whole.
+    fn lost(&self, map: &ClusterMap, of_others: bool) -> u64 {
+        let given_up = |stay: &Stay| self.given_up.contains(&stay.incarnation);
         let open = |(partition, stay): &(PartitionId, StayId)| {
-            map.rows.get(partition.0 as usize).is_some_and(|row| row.peers.contains_key(stay))
+            map.rows.get(partition.0 as usize).is_some_and(|row| {
+                let gone = of_others && row.is_lost_with(given_up);
+                row.peers.contains_key(stay) && row.peers.values().any(given_up) && !gone
+            })
         };
         let missing = |(at, told): (_, &Seq)| told.saturating_sub(self.held.get(at).copied().unwrap_or(0));
-        self.told.iter().filter(|(at, _)| open(at)).map(missing).sum()
+        self.told.iter().filter(|(at, _)| open(at)).map(missing).fold(0, u64::saturating_add)
     }
 
     fn take(&mut self, told: &[HeldUpTo], held: &[HeldUpTo]) {
@@ -86,13 +92,15 @@ impl Machine {
             let others = || part.peers.iter().filter(|peer| !peer.own && !peer.lost && self.lives(peer));
             let alone = others().next().is_none();
             for stay in part.peers.iter().map(|peer| peer.stay) {
-                let seq = replica.durable.get(stay);
-                if seq <= others().map(|peer| part.words.durable(peer.stay, stay)).max().unwrap_or(0) {
+                let here = replica.durable.get(stay);
+                let there = others().map(|peer| part.words.durable(peer.stay, stay)).max().unwrap_or(0);
+                if here <= there {
                     continue;
                 }
-                seen.insert((partition, stay), seq);
-                let before = self.exposed.seen.get(&(partition, stay)).copied();
-                if let Some(seq) = if alone { Some(seq) } else { before.map(|before| seq.min(before)) } {
+                seen.insert((partition, stay), here);
+                let before = self.exposed.seen.get(&(partition, stay)).copied().unwrap_or(0);
+                let seq = if alone { here } else { here.min(before) };
+                if seq > there {
                     own.push(HeldUpTo { partition, stay, seq });
                 }
             }
@@ -104,21 +112,21 @@ impl Machine {
 
     /// Keeps what a node says that it holds alone, for when it is gone.
     pub(super) fn keep_exposed(&mut self, incarnation: Incarnation, exposed: &Arc<[HeldUpTo]>) {
-        let bound = self.map.nodes.values().any(|there| *there == Some(incarnation));
-        if exposed.is_empty() || !bound || exposed.len() > MAX_EXPOSED {
+        let map = &self.map;
+        let there = |named: &HeldUpTo| (named.partition.0 as usize) < map.rows.len();
+        if exposed.is_empty() {
             self.exposed.others.remove(&incarnation);
-        } else {
+        } else if exposed.len() <= MAX_EXPOSED && exposed.iter().all(there) {
             self.exposed.others.insert(incarnation, Arc::clone(exposed));
         }
-        let map = &self.map;
         self.exposed.others.retain(|known, _| {
             map.former.contains_key(known) || map.nodes.values().any(|there| *there == Some(*known))
         });
     }
 
-    /// Begins to count what is lost with these incarnations.
-    pub(super) fn begin_count(&mut self, given_up: BTreeSet<Incarnation>, io: &mut Io<'_>) -> Counting {
-        let (id, until_ms) = (self.fresh_id(), self.now.mono_ms + ANSWER_MS);
+    /// Begins to count what is lost with these incarnations, for a change that has so long.
+    pub(super) fn begin_count(&mut self, given_up: BTreeSet<Incarnation>, budget_ms: u64, io: &mut Io<'_>) -> Counting {
+        let (id, until_ms) = (self.fresh_id(), self.now.mono_ms + ANSWER_MS.min(budget_ms / 2));
         let there = self.present().into_iter().filter(|(_, there)| !given_up.contains(there));
         let waiting: BTreeSet<_> = there.map(|(node, _)| node).filter(|node| *node != self.config.address).collect();
         for node in &waiting {
@@ -174,8 +182,8 @@ impl Machine {
         }
     }
 
-    /// The writes that are lost, when the count is over.
-    pub(super) fn counted(&self, counting: &Counting) -> Option<u64> {
-        counting.is_over(self.now.mono_ms).then(|| counting.lost(&self.map))
+    /// The writes that are lost, when the count is over; `of_others`: without the partitions that are lost as a whole.
+    pub(super) fn counted(&self, counting: &Counting, of_others: bool) -> Option<u64> {
+        counting.is_over(self.now.mono_ms).then(|| counting.lost(&self.map, of_others))
     }
 }

@@ -91,10 +91,19 @@ impl Machine {
         Ok(())
     }
 
-    /// Whom a recovery gives up, as they are bound.
+    /// Takes up those that have fallen silent since; true when there are any.
+    pub(super) fn begin_recovery_of_more(&mut self) -> bool {
+        let silent: BTreeSet<_> = cost(&self.map, &self.present()).silent.into_iter().collect();
+        let more = !silent.is_subset(&self.recovery.given_up);
+        self.recovery.given_up.extend(silent);
+        more
+    }
+
+    /// The disks that a recovery gives up: those that the silent nodes had, and those that they had before.
     pub(super) fn given_up_by_recovery(&self) -> BTreeSet<Incarnation> {
         let bound = |node: &NodeAddr| self.map.nodes.get(node).copied().flatten();
-        self.recovery.given_up.iter().filter_map(bound).collect()
+        let silent = &self.recovery.given_up;
+        silent.iter().filter_map(bound).chain(silent.iter().flat_map(|node| self.lost_disks(node))).collect()
     }
 
     fn unconfirmed_recovery(&self, writes: u64) -> NotRecovered {
@@ -206,7 +215,7 @@ impl Machine {
             format!("recovered by force: branch {} begins with map {}", attempt.next.line.branch(), attempt.next.epoch);
         io.effects.push(Effect::Warn(text));
         for changing in self.changes.iter_mut().filter(|changing| matches!(changing.wanted, Wanted::Recover { .. })) {
-            changing.lost_writes = attempt.lost;
+            changing.lost_partitions = attempt.lost;
         }
         self.consensus.decided = attempt.next.epoch;
         self.learn(attempt.next, io);

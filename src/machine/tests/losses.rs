@@ -4,9 +4,14 @@ use super::*;
 use crate::cluster::change::ChangeError;
 use crate::cluster::map::PeerState;
 use crate::machine::agreement::NotRecovered;
-use crate::machine::message::Wanted;
+use crate::machine::message::{HeldUpTo, Wanted};
+use crate::types::{PartitionId, StayId};
 
 const FORGET: fn(usize, bool) -> Wanted = |number, confirmed| Wanted::Forget { node: node(number), confirmed };
+
+fn put(name: &str) -> Request {
+    Request::Put { key: key(name), value: Bytes::from_static(b"x"), context: Context::empty() }
+}
 
 impl Lockstep {
     /// Writes of keys of shard 1, by node 1.
@@ -95,13 +100,52 @@ fn what_another_holds_by_now_is_not_lost() {
 fn what_is_on_its_way_to_a_live_peer_is_not_at_stake() {
     let mut all = Lockstep::new(6, 3);
     all.run_ms(2_000);
+    let both = [(1, 2), (2, 1), (3, 4), (4, 3), (5, 6), (6, 5)];
+    all.slow = both.map(|(a, b)| ((node(a), node(b)), 60)).into();
+    let mut on_their_way = 0;
     for n in 0..400 {
-        all.put(1 + n % 6, &format!("key{n}"), "x", &Context::empty());
+        all.begin(1 + n % 6, put(&format!("key{n}")));
         all.run_ms(10);
+        on_their_way += all.on_their_way.len();
         for number in 1..=6 {
             assert!(all.machine(number).sign_of_life(all.now).exposed.is_empty(), "at node{number}, after {n} writes");
         }
     }
+    assert!(on_their_way > 400, "nothing was on its way");
+}
+
+#[test]
+fn who_does_not_answer_in_time_is_not_waited_for() {
+    let mut all = twelve_at_node_1();
+    all.loses = |from, _, message| *from == node(5) && matches!(message, Message::LossTold { .. });
+    let begin = all.now.mono_ms;
+    assert_eq!(all.change(3, FORGET(1, false)), Err(NotChanged::Unconfirmed(12)), "node 5 holds nothing of it");
+    assert!((1_000..1_300).contains(&(all.now.mono_ms - begin)));
+    // With less time than that, half of it.
+    all.asked += 1;
+    let (id, wanted) = (all.asked, FORGET(1, true));
+    all.step(&node(3), Input::Change { id, wanted, budget_ms: 1_000 });
+    all.settle();
+    assert_eq!(all.changed(id), Ok(12));
+}
+
+#[test]
+fn words_that_cannot_be_true_spoil_no_count() {
+    let mut all = twelve_at_node_1();
+    let (from, incarnation) = (node(4), all.machine(4).incarnation());
+    let mut ping = all.machine(4).sign_of_life(all.now);
+    let named = |partition, seq| HeldUpTo { partition: PartitionId(partition), stay: StayId(0), seq };
+    for exposed in [vec![named(8, 1)], vec![named(0, u64::MAX), named(1, u64::MAX)]] {
+        ping.exposed = exposed.into();
+        let message = Message::Ping(ping.clone());
+        all.step(&node(3), Input::Message { from: from.clone(), incarnation, message });
+        all.settle();
+        assert_eq!(all.change(3, FORGET(1, false)), Err(NotChanged::Unconfirmed(12)));
+    }
+    all.step(&node(3), Input::Message { from, incarnation, message: Message::Ping(ping) });
+    all.stop(4);
+    all.run_ms(4_000);
+    assert!(matches!(all.change(3, FORGET(4, false)), Err(NotChanged::Unconfirmed(_))));
 }
 
 #[test]
@@ -125,13 +169,21 @@ fn writes_that_only_a_lost_disk_held_are_counted() {
 #[test]
 fn a_recovery_tells_it_too() {
     let mut all = twelve_at_node_1();
+    // The last one of its shard names all that it holds as at stake; but what is lost as a whole is told as that.
     for number in [3, 4] {
         all.stop(number);
+        all.run_ms(4_000);
     }
-    all.run_ms(4_000);
     let outcome = all.change(5, Wanted::Recover { confirmed: false });
     let Err(NotChanged::NotRecovered(NotRecovered::Unconfirmed(cost))) = outcome else { panic!("{outcome:?}") };
     assert_eq!((cost.silent.len(), cost.writes), (3, 12));
+    let lost = u64::from(cost.partitions);
+    assert!(lost > 0);
+    // Two operators at once: both are told of partitions, whoever has its way.
+    let asked = [5, 6].map(|at| all.begin_change(at, Wanted::Recover { confirmed: true }));
+    let outcomes = asked.map(|id| all.changed(id));
+    assert!(outcomes.contains(&Ok(lost)), "{outcomes:?}");
+    assert!(outcomes.iter().flatten().all(|told| [0, lost].contains(told)), "{outcomes:?}");
 }
 
 #[test]
@@ -142,7 +194,7 @@ fn a_dead_node_is_forgotten_with_what_only_it_had() {
     all.hosts.get_mut(&node(5)).unwrap().up = false;
     all.run_ms(4_000);
     let unconfirmed = all.change(1, Wanted::Forget { node: node(5), confirmed: false });
-    assert!(matches!(unconfirmed, Err(NotChanged::Unconfirmed(_))), "{unconfirmed:?}");
+    assert_eq!(unconfirmed, Err(NotChanged::Unconfirmed(0)));
     assert_eq!(all.change(1, Wanted::Forget { node: node(5), confirmed: true }), Ok(0));
     all.run_ms(5_000);
     let map = all.machine(1).map();
