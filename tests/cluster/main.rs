@@ -13,6 +13,7 @@ mod crash;
 mod crowd;
 mod deaths;
 mod dev;
+mod directories;
 mod forget;
 mod harness;
 mod hostile;
