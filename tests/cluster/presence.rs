@@ -40,4 +40,11 @@ fn nodes_leave_the_view_and_come_back_within_five_seconds() {
             cluster.view(node).is_ok_and(|view| view.len() == cluster.nodes.len())
         });
     }
+    cluster.kill(3);
+    std::fs::remove_dir_all(cluster.data_dir(3)).expect("it is there");
+    until(&cluster, 3, false, "kill -9 to out of every view");
+    cluster.restart(3);
+    until(&cluster, 3, true, "start without its disk to back in every view");
+    let new = cluster.add();
+    until(&cluster, new, true, "first start at a new address to in every view");
 }
