@@ -485,7 +485,7 @@ fn malformed_messages_name_the_field() {
     let nobody = proto::change_asked::Change::Remove("nobody".into());
     let asked = proto::ChangeAsked { id: 1, change: Some(nobody), epoch: 0 };
     assert!(matches!(read(Kind::ChangeAsked(asked)), WireError::Address { field: "change_asked.node", .. }));
-    let nameless = proto::LossAsked { id: 1, incarnations: vec![Bytes::from_static(b"short").into()] };
+    let nameless = proto::LossAsked { id: 1, incarnations: vec![Bytes::from_static(b"short")] };
     assert_eq!(read(Kind::LossAsked(nameless)), WireError::Length { field: "loss_asked.incarnations", found: 5 });
     let outside = proto::HeldUpTo { partition: PARTITIONS, stay: 1, seq: 1 };
     for told in [true, false] {
