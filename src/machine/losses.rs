@@ -53,10 +53,9 @@ impl Counting {
         self.waiting.is_empty() || now_ms >= self.until_ms
     }
 
-    /// Writes that were told of, and are held by nobody who answered. A stay that the map has no more is closed: what it
-    /// wrote is at all peers, or was declared lost before.
-    /// So is what a disk held whose own stay is not there any more. `of_others`: without the partitions that are lost as
-    /// a whole.
+    /// Writes that were told of, and are held by nobody who answered. What a stay wrote that the map has no more is at all
+    /// peers, or was declared lost before; so is what a disk held that has no stay in the partition any more. `of_others`:
+    /// without the partitions that are lost as a whole.
     fn lost(&self, map: &ClusterMap, of_others: bool) -> u64 {
         let given_up = |stay: &Stay| self.given_up.contains(&stay.incarnation);
         let open = |(partition, stay): &(PartitionId, StayId)| {
