@@ -4,8 +4,8 @@
 //! and of a peer that has given one lately so is whatever else it says: where all are so busy that pings come too late for
 //! their senders, what keeps them busy is on its way between them.
 //! A peer is *suspected* after [`SUSPECT_AFTER_MS`] without one, or at once when a connection to it is refused (its
-//! process is gone, its machine is not); the next sign of life ends that at once. At the start every peer has the same
-//! time to show itself before it is suspected.
+//! process is gone, its machine is not); the next sign of life ends that at once, and that a connection to it has been
+//! made is one. At the start every peer has the same time to show itself before it is suspected.
 //!
 //! Suspicion is one node's opinion and may be wrong (Chandra, Toueg: "Unreliable Failure Detectors for Reliable
 //! Distributed Systems", 1996). It decides where requests go and who is waited for; it changes no map by itself.
@@ -43,8 +43,8 @@ struct Peer {
     since_ms: u64,
     /// Its wall clock, and when it told it; `None` before its first word.
     wall: Option<Wall>,
-    /// A connection was refused since the last sign of life.
-    refused: bool,
+    /// Since the last sign of life a connection was refused, or who is there said that it is of another line of maps.
+    gone: bool,
     /// Whom it hears, as it told last.
     hears: Arc<BTreeSet<NodeAddr>>,
     /// What [`Detector::changes`] told of it last.
@@ -60,11 +60,11 @@ struct Wall {
 
 impl Peer {
     fn unheard(now_ms: u64) -> Self {
-        Self { since_ms: now_ms, wall: None, refused: false, hears: Arc::default(), told_live: true }
+        Self { since_ms: now_ms, wall: None, gone: false, hears: Arc::default(), told_live: true }
     }
 
     fn is_live(&self, now_ms: u64) -> bool {
-        !self.refused && now_ms.saturating_sub(self.since_ms) < SUSPECT_AFTER_MS
+        !self.gone && now_ms.saturating_sub(self.since_ms) < SUSPECT_AFTER_MS
     }
 
     fn is_heard(&self, now_ms: u64) -> bool {
@@ -100,7 +100,7 @@ impl Detector {
         if let Some(known) = self.peers.get_mut(peer) {
             known.since_ms = now_ms;
             known.wall = Some(Wall { wall_ms, told_ms: now_ms });
-            known.refused = false;
+            known.gone = false;
             // Pings mostly repeat themselves.
             if !hears.iter().eq(&*known.hears) {
                 known.hears = Arc::new(hears.iter().cloned().collect());
@@ -111,16 +111,26 @@ impl Detector {
     /// The peer said something else than its word of life. That counts for a while after one, as what it hears is told
     /// by these alone; and not once a connection to it was refused: what then still comes was on its way.
     pub fn spoke(&mut self, now_ms: u64, peer: &NodeAddr) {
-        let counts = |known: &Peer| known.wall.is_some_and(|wall| now_ms < wall.told_ms + WORD_MS) && !known.refused;
+        let counts = |known: &Peer| known.wall.is_some_and(|wall| now_ms < wall.told_ms + WORD_MS) && !known.gone;
         if let Some(known) = self.peers.get_mut(peer).filter(|known| counts(known)) {
             known.since_ms = now_ms;
         }
     }
 
-    /// A connection to the peer was refused: nobody listens there.
-    pub fn refused(&mut self, peer: &NodeAddr) {
+    /// A connection to the peer was made, and it said who it is: a sign of life. It is not its word, so whom it hears and
+    /// what its clock shows are not known by this.
+    pub fn reached(&mut self, now_ms: u64, peer: &NodeAddr) {
         if let Some(known) = self.peers.get_mut(peer) {
-            known.refused = true;
+            known.since_ms = now_ms;
+            known.gone = false;
+        }
+    }
+
+    /// A connection to the peer was refused, so that nobody listens there, or who is there is of another line of maps: it
+    /// is not live until a sign of life.
+    pub fn gone(&mut self, peer: &NodeAddr) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.gone = true;
         }
     }
 
@@ -208,18 +218,38 @@ mod tests {
     fn a_refused_peer_is_suspected_at_once() {
         let mut detector = detector();
         detector.heard(1_100, &node(2), 0, &[]);
-        detector.refused(&node(2));
-        detector.refused(&node(3));
+        detector.gone(&node(2));
+        detector.gone(&node(3));
         assert_eq!(detector.live(1_100).count(), 0);
         detector.heard(1_101, &node(2), 0, &[]);
         assert!(detector.is_live(1_101, &node(2)) && !detector.is_live(1_101, &node(3)));
     }
 
     #[test]
+    fn a_peer_that_can_be_reached_is_live_and_has_not_given_its_word_by_that() {
+        let mut detector = detector();
+        detector.gone(&node(3));
+        detector.reached(2_000, &node(3));
+        detector.reached(2_000, &node(9));
+        assert!(detector.is_live(4_999, &node(3)) && !detector.is_live(5_000, &node(3)));
+        assert!(!detector.hears(2_000, &node(3)) && !detector.is_live(2_000, &node(9)));
+        detector.spoke(4_000, &node(3));
+        assert!(!detector.is_live(5_000, &node(3)), "it never gave its word");
+        detector.reached(5_000, &node(3));
+        detector.gone(&node(3));
+        assert!(!detector.is_live(5_000, &node(3)), "who is there is another's");
+        detector.heard(6_000, &node(3), 0, &[node(2)]);
+        detector.gone(&node(3));
+        detector.reached(7_000, &node(3));
+        assert_eq!(detector.heard_by(9_999, &node(2)).collect::<Vec<_>>(), [&node(3)]);
+        assert_eq!(detector.heard_by(10_000, &node(2)).count(), 0);
+    }
+
+    #[test]
     fn strangers_are_not_live_whatever_they_say() {
         let mut detector = detector();
         detector.heard(1_000, &node(9), 0, &[node(2)]);
-        detector.refused(&node(9));
+        detector.gone(&node(9));
         assert!(!detector.is_live(1_000, &node(9)));
         assert_eq!(detector.heard_by(1_000, &node(2)).count(), 0);
     }
@@ -250,7 +280,7 @@ mod tests {
         assert!(!detector.is_live(11_000, &node(2)));
         detector.spoke(11_000, &node(2));
         assert!(detector.is_live(11_000, &node(2)), "it ends a suspicion, too");
-        detector.refused(&node(2));
+        detector.gone(&node(2));
         detector.spoke(11_001, &node(2));
         assert!(!detector.is_live(11_001, &node(2)), "what was on its way when its process ended");
     }
@@ -269,12 +299,12 @@ mod tests {
     #[test]
     fn changes_are_told_once() {
         let mut detector = detector();
-        detector.refused(&node(3));
+        detector.gone(&node(3));
         assert_eq!(detector.changes(4_000), [], "neither was ever heard");
         detector.heard(4_000, &node(2), 0, &[]);
         detector.heard(4_000, &node(3), 0, &[]);
         assert_eq!(detector.changes(4_000), []);
-        detector.refused(&node(3));
+        detector.gone(&node(3));
         assert_eq!(detector.changes(4_000), [change(3, false)]);
         assert_eq!(detector.changes(4_000), []);
         detector.heard(7_000, &node(3), 0, &[]);
@@ -301,7 +331,7 @@ mod tests {
         assert!(!detector.clock_is_ahead(562_000, 3_000) && detector.clock_is_ahead(562_001, 3_000));
         detector.heard(3_000, &node(3), 900_000, &[]);
         assert!(!detector.clock_is_ahead(700_000, 3_000));
-        detector.refused(&node(3));
+        detector.gone(&node(3));
         assert!(detector.clock_is_ahead(700_000, 3_000));
         detector.heard(3_000, &node(2), u64::MAX, &[]);
         assert!(!detector.clock_is_ahead(u64::MAX, 4_000));
@@ -310,7 +340,7 @@ mod tests {
     proptest! {
         /// Signs of life, refusals and polls of one peer, against the definition spelled out.
         #[test]
-        fn live_is_what_the_last_word_says(events in prop::collection::vec((0u64..4_000, 0u8..4), 1..60)) {
+        fn live_is_what_the_last_word_says(events in prop::collection::vec((0u64..4_000, 0u8..5), 1..60)) {
             let mut detector = Detector::new(0, [node(2)]);
             let (mut now_ms, mut last_ms, mut word_ms, mut refused, mut told, mut heard) = (0, 0, 0, false, true, false);
             for (passes_ms, event) in events {
@@ -321,10 +351,14 @@ mod tests {
                         (last_ms, word_ms, refused, heard) = (now_ms, now_ms, false, true);
                     }
                     1 => {
-                        detector.refused(&node(2));
+                        detector.gone(&node(2));
                         refused = true;
                     }
                     2 => {
+                        detector.reached(now_ms, &node(2));
+                        (last_ms, refused) = (now_ms, false);
+                    }
+                    3 => {
                         detector.spoke(now_ms, &node(2));
                         last_ms = if heard && !refused && now_ms < word_ms + WORD_MS { now_ms } else { last_ms };
                     }

@@ -136,7 +136,13 @@ impl Machine {
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = true;
         link.turned_away = None;
-        link.incarnation = Some(incarnation);
+        let as_before = link.incarnation.replace(incarnation).is_none_or(|before| before == incarnation);
+        // Its word takes a moment to come, and a write in that moment waits for its copy. How one without its disk stands
+        // to this node's maps, its word alone tells.
+        if as_before && self.relation_to(peer) == Relation::Same {
+            self.detector.reached(self.now.mono_ms, peer);
+        }
+        let Some(link) = self.links.get_mut(peer) else { return };
         // One that was refused before is live again with its answer.
         let owed = std::mem::take(&mut link.owed);
         let ping = self.sign_of_life(self.now);
@@ -165,7 +171,7 @@ impl Machine {
         link.turned_away = None;
         link.accepted = false;
         if refused {
-            self.detector.refused(peer);
+            self.detector.gone(peer);
         }
         self.lose_forwards(peer, io);
         // Nobody waits for the copies of one that is known to be down.
@@ -305,10 +311,13 @@ impl Machine {
         link.cluster_id = ping.cluster_id;
         link.settings_hash = Some(ping.settings_hash);
         link.steps = ping.steps;
-        // On another line it is not one to be reckoned with; before its birth, it is on none.
+        // On another line it is not one to be reckoned with, whatever its connection has told; before its birth, it is
+        // on none.
         match self.relation_to(from) {
-            Relation::Apart => return,
-            Relation::After | Relation::Before if ping.epoch > Epoch(0) && self.map.is_born() => {}
+            Relation::Apart => return self.detector.gone(from),
+            Relation::After | Relation::Before if ping.epoch > Epoch(0) && self.map.is_born() => {
+                self.detector.gone(from);
+            }
             Relation::Same | Relation::After | Relation::Before => {
                 self.detector.heard(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
             }

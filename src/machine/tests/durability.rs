@@ -71,6 +71,26 @@ fn a_full_disk_refuses_writes_and_keeps_on_reading() {
 }
 
 #[test]
+fn a_write_waits_for_a_copy_at_who_was_gone_and_is_connected_again() {
+    let mut all = Lockstep::new(2, 1);
+    all.run_ms(2_000);
+    all.stop(2);
+    let Response::Written { copies: 1, .. } = all.ask(1, put_request("a", "1")) else { panic!() };
+    all.hosts.get_mut(&node(2)).unwrap().up = true;
+    // Connected, but its word is on its way for as long as the write.
+    all.loses = |from, _, message| *from == node(2) && matches!(message, Message::Ping(_) | Message::Pong(_));
+    all.connect_all();
+    all.settle();
+    let Response::Written { copies: 2, .. } = all.ask(1, put_request("b", "2")) else { panic!() };
+    // That one is connected says nothing for ever.
+    all.hosts.get_mut(&node(2)).unwrap().up = false;
+    all.run_ms(2_900);
+    assert_eq!(all.machine(1).view(all.now), [1, 2].map(node));
+    all.run_ms(200);
+    assert_eq!(all.machine(1).view(all.now), [node(1)]);
+}
+
+#[test]
 fn with_little_room_left_nothing_but_deletes_is_taken() {
     let mut all = Lockstep::new(2, 1);
     all.run_ms(2_000);
