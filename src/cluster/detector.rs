@@ -43,8 +43,10 @@ struct Peer {
     since_ms: u64,
     /// Its wall clock, and when it told it; `None` before its first word.
     wall: Option<Wall>,
-    /// Since the last sign of life a connection was refused, or who is there said that it is of another line of maps.
-    gone: bool,
+    /// When a connection to it was made, if that was after its last word.
+    reached_ms: Option<u64>,
+    /// A connection was refused since the last sign of life.
+    refused: bool,
     /// Whom it hears, as it told last.
     hears: Arc<BTreeSet<NodeAddr>>,
     /// What [`Detector::changes`] told of it last.
@@ -60,16 +62,24 @@ struct Wall {
 
 impl Peer {
     fn unheard(now_ms: u64) -> Self {
-        Self { since_ms: now_ms, wall: None, gone: false, hears: Arc::default(), told_live: true }
+        Self { since_ms: now_ms, wall: None, reached_ms: None, refused: false, hears: Arc::default(), told_live: true }
     }
 
     fn is_live(&self, now_ms: u64) -> bool {
-        !self.gone && now_ms.saturating_sub(self.since_ms) < SUSPECT_AFTER_MS
+        self.reached_ms.is_some_and(|at| is_lately(now_ms, at)) || self.has_not_gone(now_ms)
+    }
+
+    fn has_not_gone(&self, now_ms: u64) -> bool {
+        !self.refused && is_lately(now_ms, self.since_ms)
     }
 
     fn is_heard(&self, now_ms: u64) -> bool {
-        self.wall.is_some() && self.is_live(now_ms)
+        self.wall.is_some() && self.has_not_gone(now_ms)
     }
+}
+
+fn is_lately(now_ms: u64, at_ms: u64) -> bool {
+    now_ms.saturating_sub(at_ms) < SUSPECT_AFTER_MS
 }
 
 /// A peer that had given a sign of life went from live to suspected, or back.
@@ -100,7 +110,7 @@ impl Detector {
         if let Some(known) = self.peers.get_mut(peer) {
             known.since_ms = now_ms;
             known.wall = Some(Wall { wall_ms, told_ms: now_ms });
-            known.gone = false;
+            (known.reached_ms, known.refused) = (None, false);
             // Pings mostly repeat themselves.
             if !hears.iter().eq(&*known.hears) {
                 known.hears = Arc::new(hears.iter().cloned().collect());
@@ -111,7 +121,7 @@ impl Detector {
     /// The peer said something else than its word of life. That counts for a while after one, as what it hears is told
     /// by these alone; and not once a connection to it was refused: what then still comes was on its way.
     pub fn spoke(&mut self, now_ms: u64, peer: &NodeAddr) {
-        let counts = |known: &Peer| known.wall.is_some_and(|wall| now_ms < wall.told_ms + WORD_MS) && !known.gone;
+        let counts = |known: &Peer| known.wall.is_some_and(|wall| now_ms < wall.told_ms + WORD_MS) && !known.refused;
         if let Some(known) = self.peers.get_mut(peer).filter(|known| counts(known)) {
             known.since_ms = now_ms;
         }
@@ -121,16 +131,21 @@ impl Detector {
     /// what its clock shows are not known by this.
     pub fn reached(&mut self, now_ms: u64, peer: &NodeAddr) {
         if let Some(known) = self.peers.get_mut(peer) {
-            known.since_ms = now_ms;
-            known.gone = false;
+            known.reached_ms = Some(now_ms);
         }
     }
 
-    /// A connection to the peer was refused, so that nobody listens there, or who is there is of another line of maps: it
-    /// is not live until a sign of life.
-    pub fn gone(&mut self, peer: &NodeAddr) {
+    /// Who was reached is of another line of maps, by its word: that it is there is no sign of the peer's life.
+    pub fn disowned(&mut self, peer: &NodeAddr) {
         if let Some(known) = self.peers.get_mut(peer) {
-            known.gone = true;
+            known.reached_ms = None;
+        }
+    }
+
+    /// A connection to the peer was refused: nobody listens there.
+    pub fn refused(&mut self, peer: &NodeAddr) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            (known.reached_ms, known.refused) = (None, true);
         }
     }
 
@@ -144,7 +159,7 @@ impl Detector {
         self.peers.iter().filter(move |(_, known)| known.is_live(now_ms)).map(|(peer, _)| peer)
     }
 
-    /// Whether the peer gave a sign of life and is not suspected: what a ping's `hears` lists.
+    /// Whether the peer gave its word and has not gone since: what a ping's `hears` lists.
     pub fn hears(&self, now_ms: u64, peer: &NodeAddr) -> bool {
         self.peers.get(peer).is_some_and(|known| known.is_heard(now_ms))
     }
@@ -156,7 +171,7 @@ impl Detector {
 
     /// The live peers that told last that they hear `node`, ascending. Empty for one that only this node may hear.
     pub fn heard_by(&self, now_ms: u64, node: &NodeAddr) -> impl Iterator<Item = &NodeAddr> {
-        let tells = move |known: &Peer| known.is_live(now_ms) && known.hears.contains(node);
+        let tells = move |known: &Peer| known.is_heard(now_ms) && known.hears.contains(node);
         self.peers.iter().filter(move |(_, known)| tells(known)).map(|(peer, _)| peer)
     }
 
@@ -218,8 +233,8 @@ mod tests {
     fn a_refused_peer_is_suspected_at_once() {
         let mut detector = detector();
         detector.heard(1_100, &node(2), 0, &[]);
-        detector.gone(&node(2));
-        detector.gone(&node(3));
+        detector.refused(&node(2));
+        detector.refused(&node(3));
         assert_eq!(detector.live(1_100).count(), 0);
         detector.heard(1_101, &node(2), 0, &[]);
         assert!(detector.is_live(1_101, &node(2)) && !detector.is_live(1_101, &node(3)));
@@ -228,7 +243,7 @@ mod tests {
     #[test]
     fn a_peer_that_can_be_reached_is_live_and_has_not_given_its_word_by_that() {
         let mut detector = detector();
-        detector.gone(&node(3));
+        detector.refused(&node(3));
         detector.reached(2_000, &node(3));
         detector.reached(2_000, &node(9));
         assert!(detector.is_live(4_999, &node(3)) && !detector.is_live(5_000, &node(3)));
@@ -236,20 +251,27 @@ mod tests {
         detector.spoke(4_000, &node(3));
         assert!(!detector.is_live(5_000, &node(3)), "it never gave its word");
         detector.reached(5_000, &node(3));
-        detector.gone(&node(3));
+        detector.disowned(&node(3));
         assert!(!detector.is_live(5_000, &node(3)), "who is there is another's");
+        detector.heard(5_000, &node(2), 0, &[]);
+        detector.reached(6_000, &node(2));
+        detector.disowned(&node(2));
+        assert!(
+            detector.is_live(7_999, &node(2)) && !detector.is_live(8_000, &node(2)),
+            "its word holds as long as ever"
+        );
         detector.heard(6_000, &node(3), 0, &[node(2)]);
-        detector.gone(&node(3));
+        detector.refused(&node(3));
         detector.reached(7_000, &node(3));
-        assert_eq!(detector.heard_by(9_999, &node(2)).collect::<Vec<_>>(), [&node(3)]);
-        assert_eq!(detector.heard_by(10_000, &node(2)).count(), 0);
+        assert!(detector.is_live(7_000, &node(3)) && !detector.hears(7_000, &node(3)), "its process is another");
+        assert_eq!(detector.heard_by(7_000, &node(2)).count(), 0);
     }
 
     #[test]
     fn strangers_are_not_live_whatever_they_say() {
         let mut detector = detector();
         detector.heard(1_000, &node(9), 0, &[node(2)]);
-        detector.gone(&node(9));
+        detector.refused(&node(9));
         assert!(!detector.is_live(1_000, &node(9)));
         assert_eq!(detector.heard_by(1_000, &node(2)).count(), 0);
     }
@@ -280,7 +302,7 @@ mod tests {
         assert!(!detector.is_live(11_000, &node(2)));
         detector.spoke(11_000, &node(2));
         assert!(detector.is_live(11_000, &node(2)), "it ends a suspicion, too");
-        detector.gone(&node(2));
+        detector.refused(&node(2));
         detector.spoke(11_001, &node(2));
         assert!(!detector.is_live(11_001, &node(2)), "what was on its way when its process ended");
     }
@@ -299,12 +321,12 @@ mod tests {
     #[test]
     fn changes_are_told_once() {
         let mut detector = detector();
-        detector.gone(&node(3));
+        detector.refused(&node(3));
         assert_eq!(detector.changes(4_000), [], "neither was ever heard");
         detector.heard(4_000, &node(2), 0, &[]);
         detector.heard(4_000, &node(3), 0, &[]);
         assert_eq!(detector.changes(4_000), []);
-        detector.gone(&node(3));
+        detector.refused(&node(3));
         assert_eq!(detector.changes(4_000), [change(3, false)]);
         assert_eq!(detector.changes(4_000), []);
         detector.heard(7_000, &node(3), 0, &[]);
@@ -331,7 +353,7 @@ mod tests {
         assert!(!detector.clock_is_ahead(562_000, 3_000) && detector.clock_is_ahead(562_001, 3_000));
         detector.heard(3_000, &node(3), 900_000, &[]);
         assert!(!detector.clock_is_ahead(700_000, 3_000));
-        detector.gone(&node(3));
+        detector.refused(&node(3));
         assert!(detector.clock_is_ahead(700_000, 3_000));
         detector.heard(3_000, &node(2), u64::MAX, &[]);
         assert!(!detector.clock_is_ahead(u64::MAX, 4_000));
@@ -340,30 +362,37 @@ mod tests {
     proptest! {
         /// Signs of life, refusals and polls of one peer, against the definition spelled out.
         #[test]
-        fn live_is_what_the_last_word_says(events in prop::collection::vec((0u64..4_000, 0u8..5), 1..60)) {
+        fn live_is_what_the_last_word_says(events in prop::collection::vec((0u64..4_000, 0u8..6), 1..60)) {
             let mut detector = Detector::new(0, [node(2)]);
             let (mut now_ms, mut last_ms, mut word_ms, mut refused, mut told, mut heard) = (0, 0, 0, false, true, false);
+            let mut reached = None;
             for (passes_ms, event) in events {
                 now_ms += passes_ms;
                 match event {
                     0 => {
                         detector.heard(now_ms, &node(2), 0, &[]);
                         (last_ms, word_ms, refused, heard) = (now_ms, now_ms, false, true);
+                        reached = None;
                     }
                     1 => {
-                        detector.gone(&node(2));
-                        refused = true;
+                        detector.refused(&node(2));
+                        (refused, reached) = (true, None);
                     }
                     2 => {
                         detector.reached(now_ms, &node(2));
-                        (last_ms, refused) = (now_ms, false);
+                        reached = Some(now_ms);
                     }
                     3 => {
                         detector.spoke(now_ms, &node(2));
                         last_ms = if heard && !refused && now_ms < word_ms + WORD_MS { now_ms } else { last_ms };
                     }
+                    4 => {
+                        detector.disowned(&node(2));
+                        reached = None;
+                    }
                     _ => {
-                        let live = !refused && now_ms < last_ms + SUSPECT_AFTER_MS;
+                        let live = (!refused && now_ms < last_ms + SUSPECT_AFTER_MS)
+                            || reached.is_some_and(|at| now_ms < at + SUSPECT_AFTER_MS);
                         prop_assert_eq!(detector.is_live(now_ms, &node(2)), live);
                         let expected = if !heard || live == told { vec![] } else { vec![change(2, live)] };
                         prop_assert_eq!(detector.changes(now_ms), expected);

@@ -48,6 +48,7 @@ pub mod rules;
 pub mod sight;
 
 use join::Joining;
+pub use join::all_go_on_filling;
 use place::{Place, Table, Wanted};
 use rules::ReconcileRules;
 use sight::{REPLACED_MS, Sight};

@@ -103,6 +103,8 @@ impl Machine {
             Wanted::Admit(node) if self.is_in_view(node) => Some(ChangeError::AlreadyInView.into()),
             Wanted::Remove(node) if !self.is_in_view(node) => Some(ChangeError::NoSuchNode.into()),
             Wanted::Forget { node, .. } if !self.is_known(node) => Some(ChangeError::NoSuchNode.into()),
+            // There is nothing to confirm, and so nothing to count.
+            Wanted::Forget { node, confirmed: false } if self.is_not_lost(node) => Some(ChangeError::NotLost.into()),
             _ => None,
         }
     }
@@ -114,6 +116,13 @@ impl Machine {
 
     fn is_in_view(&self, node: &NodeAddr) -> bool {
         self.map.nodes.contains_key(node) && !self.map.out.contains(node) && self.is_live(node)
+    }
+
+    /// True for a node that is there, with the only disk that is known of it.
+    fn is_not_lost(&self, node: &NodeAddr) -> bool {
+        let there = self.incarnation_at(node);
+        let bound = there.is_some() && self.map.nodes.get(node) == Some(&there);
+        bound && self.is_live(node) && !self.has_lost_disks(node)
     }
 
     /// True when disks are missing that a node had before, and nobody has given them up: the word is on them then.

@@ -16,11 +16,11 @@ use super::{Io, Machine, records};
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
 use crate::cluster::delta::MapDelta;
-use crate::cluster::map::{ClusterMap, Stay};
+use crate::cluster::map::ClusterMap;
 use crate::cluster::paxos::epochs::{Participant, Stand, Turn, may_propose};
 use crate::cluster::paxos::{Acceptor, PaxosMessage, Quorum};
 use crate::cluster::reconcile::sight::{Present, Sight, Watch};
-use crate::cluster::reconcile::{Told, Vector, Word, change, reconcile};
+use crate::cluster::reconcile::{Told, Vector, Word, all_go_on_filling, change, reconcile};
 use crate::cluster::voters::{deciders, leader};
 use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, StayId};
 
@@ -34,7 +34,7 @@ const LOOK_MS: u64 = 20;
 /// peers have said their first words, so rows should change seldom, and many at once.
 const GATHER_MS: u64 = 250;
 
-/// … and for so long while more are to come: some peers are still being filled.
+/// … and for so long while more are to come and no node has to wait for it: each that is being filled goes on.
 const GATHER_MORE_MS: u64 = 1_000;
 
 /// A voter that is not the lowest proposes when it has had something to do for this long, in milliseconds.
@@ -247,8 +247,7 @@ impl Machine {
             self.consensus.idle = Some(Idle { around, until_ms, sight });
             return;
         };
-        let fills = next.rows.iter().any(|row| row.peers.values().any(Stay::is_joining));
-        if asked.is_none() && fills && now < self.consensus.adopted_ms + GATHER_MORE_MS {
+        if asked.is_none() && all_go_on_filling(&self.map, &next) && now < self.consensus.adopted_ms + GATHER_MORE_MS {
             self.consensus.look_ms = now + GATHER_MORE_MS / 10;
             return;
         }

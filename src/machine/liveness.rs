@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::maps::Exchange;
-use super::message::{Effect, Message, Ping};
+use super::message::{Effect, Message};
 use super::part::PartPeer;
 use super::rules::Rule;
+use super::sign::{Ping, Served};
 use super::{Io, Machine};
 use crate::cluster::detector::Change;
 use crate::cluster::line::{Line, Relation, Standing};
@@ -32,6 +33,8 @@ pub(super) struct Link {
     pub cluster_id: ClusterId,
     pub line: Line,
     pub epoch: Epoch,
+    /// How much it serves.
+    pub served: Served,
     /// When it said so.
     pub told_ms: Option<u64>,
     pub settings_hash: Option<u64>,
@@ -52,9 +55,9 @@ impl Machine {
         }
         self.timers.ping_ms = self.now.mono_ms + PING_MS;
         self.look_for_exposed();
-        let ping = self.sign_of_life(self.now);
+        let ping = Arc::new(self.sign_of_life(self.now));
         for node in self.links.keys() {
-            self.send(node, Message::Ping(ping.clone()), io);
+            self.send(node, Message::Ping(Arc::clone(&ping)), io);
         }
         let ahead = self.detector.clock_is_ahead(self.now.wall_ms, self.now.mono_ms);
         if ahead != self.clock_ahead {
@@ -94,12 +97,18 @@ impl Machine {
             hears: self.links.keys().filter(|node| self.detector.hears(now.mono_ms, node)).cloned().collect(),
             steps: self.filling_steps(),
             exposed: Arc::clone(&self.exposed.own),
+            served: self.served(),
         }
     }
 
     /// True for this node, and for one that was heard lately.
     pub(super) fn is_live(&self, node: &NodeAddr) -> bool {
         *node == self.config.address || self.detector.is_live(self.now.mono_ms, node)
+    }
+
+    /// Whether a node of some shard is not heard: of what it should have there is a copy less.
+    pub(super) fn lacks_copies(&self) -> bool {
+        !self.map.layout.shards.iter().flatten().all(|node| self.is_live(node))
     }
 
     /// True for a peer whose node is live, as far as known under the very incarnation that the row names.
@@ -146,7 +155,7 @@ impl Machine {
         // One that was refused before is live again with its answer.
         let owed = std::mem::take(&mut link.owed);
         let ping = self.sign_of_life(self.now);
-        self.send(peer, Message::Ping(ping), io);
+        self.send(peer, Message::Ping(ping.into()), io);
         for answer in owed {
             self.send(peer, answer, io);
         }
@@ -171,7 +180,7 @@ impl Machine {
         link.turned_away = None;
         link.accepted = false;
         if refused {
-            self.detector.gone(peer);
+            self.detector.refused(peer);
         }
         self.lose_forwards(peer, io);
         // Nobody waits for the copies of one that is known to be down.
@@ -213,7 +222,7 @@ impl Machine {
         match message {
             Message::Ping(ping) => {
                 self.on_ping(from, incarnation, &ping, io);
-                self.send(from, Message::Pong(self.sign_of_life(self.now)), io);
+                self.send(from, Message::Pong(self.sign_of_life(self.now).into()), io);
             }
             Message::Pong(ping) => self.on_ping(from, incarnation, &ping, io),
             Message::Paxos(paxos) => self.on_paxos(from, incarnation, paxos, io),
@@ -311,12 +320,13 @@ impl Machine {
         link.cluster_id = ping.cluster_id;
         link.settings_hash = Some(ping.settings_hash);
         link.steps = ping.steps;
+        link.served = ping.served;
         // On another line it is not one to be reckoned with, whatever its connection has told; before its birth, it is
         // on none.
         match self.relation_to(from) {
-            Relation::Apart => return self.detector.gone(from),
+            Relation::Apart => return self.detector.disowned(from),
             Relation::After | Relation::Before if ping.epoch > Epoch(0) && self.map.is_born() => {
-                self.detector.gone(from);
+                self.detector.disowned(from);
             }
             Relation::Same | Relation::After | Relation::Before => {
                 self.detector.heard(self.now.mono_ms, from, ping.wall_ms, &ping.hears);

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Machine;
-use super::message::{HeldUpTo, Message};
+use super::message::Message;
 use super::part::Part;
 use super::pending::Io;
+use super::sign::HeldUpTo;
 use crate::cluster::map::{ClusterMap, Stay};
 use crate::types::{Incarnation, NodeAddr, PartitionId, Seq, StayId};
 

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::agreement::{Disagreement, NotChanged};
+use super::sign::{HeldUpTo, Ping};
 use crate::causal::context::Context;
 use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::{Change, ChangeError};
 use crate::cluster::delta::MapDelta;
-use crate::cluster::line::{Line, Standing};
+use crate::cluster::line::Standing;
 use crate::cluster::map::ClusterMap;
 use crate::cluster::paxos::PaxosMessage;
 use crate::error::{Code, StoreError};
 use crate::types::{
-    BatchNo, BranchId, ClusterId, Epoch, Incarnation, Key, NodeAddr, PartitionId, Seq, ShardId, StayId, Timestamp,
+    BatchNo, BranchId, Epoch, Incarnation, Key, NodeAddr, PartitionId, Seq, ShardId, StayId, Timestamp,
 };
 
 /// What a client asks for, already parsed.
@@ -142,9 +143,9 @@ pub type RequestId = u64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// A sign of life, every 500 ms, on a channel of its own.
-    Ping(Ping),
+    Ping(Arc<Ping>),
     /// The answer to a ping.
-    Pong(Ping),
+    Pong(Arc<Ping>),
     /// Operations of the sender's own stay, in order of seq.
     Operations {
         /// Their partition.
@@ -268,38 +269,6 @@ pub enum Message {
     MapPush(Arc<ClusterMap>),
     /// Differences from one decided map to the next, to a newer one than the receiver has; never empty.
     MapDeltas(Vec<Arc<MapDelta>>),
-}
-
-/// A sign of life and what its sender knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ping {
-    /// The store; zero before its birth.
-    pub cluster_id: ClusterId,
-    /// The line of the sender's map.
-    pub line: Line,
-    /// The epoch of the sender's map.
-    pub epoch: Epoch,
-    /// The hash of the sender's map 0: tells differing `VIEW`, `SHARD_COUNT` or `PARTITIONS` before the birth.
-    pub settings_hash: u64,
-    /// The sender's wall clock, in milliseconds since 1970.
-    pub wall_ms: u64,
-    /// Whom the sender hears.
-    pub hears: Vec<NodeAddr>,
-    /// How far the fills of its joining peers are: a number that changes while any of them gets on.
-    pub steps: u64,
-    /// What it holds, and no other live peer has said to hold.
-    pub exposed: Arc<[HeldUpTo]>,
-}
-
-/// Of one stay's writes in one partition, all up to this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeldUpTo {
-    /// The partition.
-    pub partition: PartitionId,
-    /// The stay that wrote them.
-    pub stay: StayId,
-    /// The last of them.
-    pub seq: Seq,
 }
 
 /// What one peer of a partition says of itself; true of its disk.

@@ -42,6 +42,7 @@ mod route;
 mod rows;
 pub mod rules;
 mod serve;
+pub mod sign;
 mod status;
 mod warnings;
 
@@ -90,9 +91,10 @@ const FULL_PAUSE_MS: u64 = 100;
 /// What work is for that no request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spare {
-    /// Copies of what the layout in force has: those that are lacking, and those that nobody needs any more.
+    /// Copies of what the layout in force has: those that are lacking, and those that nobody needs any more; and a new
+    /// layout, too, while a node is not heard that has copies.
     Copies,
-    /// A new layout, that an operator asked for.
+    /// A new layout, that an operator asked for, with all copies there.
     Layout,
 }
 
@@ -278,8 +280,10 @@ impl Machine {
     /// What for, if the steps since the last flush did a slice of work that no request waits for: fills, given and taken
     /// over, and what dropped replicas left.
     pub fn has_worked(&self) -> Option<Spare> {
-        let spare = if self.map.target.is_some() { Spare::Layout } else { Spare::Copies };
-        self.fill_budget.has_worked().then_some(spare)
+        self.fill_budget.has_worked().then(|| match self.map.target {
+            Some(_) if !self.lacks_copies() => Spare::Layout,
+            Some(_) | None => Spare::Copies,
+        })
     }
 
     /// No such work before that, in monotonic milliseconds: a driver that times its turns keeps it to a share of them.

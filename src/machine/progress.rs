@@ -5,13 +5,14 @@
 //! serve it at the beginning; it is done where that node serves. A plan that is made anew on the way is the same
 //! change with another aim.
 //!
-//! Keys and bytes are those of the partitions that this node serves; of the others it takes the mean of these, as
-//! keys spread evenly. Nothing here has any influence on what happens.
+//! Keys and bytes are those of the partitions that this node serves; of the others it takes the mean of what all that
+//! are there say to serve, as keys spread evenly. Nothing here has any influence on what happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::Effect;
 use super::part::Part;
+use super::sign::Served;
 use super::status::{ReshardState, ReshardStatus};
 use super::{Io, Machine};
 use crate::cluster::map::{ClusterMap, Layout, PeerState};
@@ -64,6 +65,13 @@ fn in_words(status: &ReshardStatus) -> String {
         text += &format!("; waiting for {}", names.join(", "));
     }
     text
+}
+
+/// What is copied and what is to be copied, with `size` at so many nodes of so many more. What others say of sizes may be
+/// anything.
+fn more((done, all): (u64, u64), size: u64, copied: usize, to_copy: usize) -> (u64, u64) {
+    let with = |sum: u64, nodes: usize| sum.saturating_add(size.saturating_mul(nodes as u64));
+    (with(done, copied), with(all, to_copy))
 }
 
 /// Who serves and who joins each partition, by address.
@@ -165,8 +173,8 @@ impl Machine {
             status.to_move += 1;
             status.moved += u32::from(copied == to_copy);
             status.joining += u32::from(new.iter().any(|node| joining.contains(*node)));
-            status.keys = (status.keys.0 + keys * copied as u64, status.keys.1 + keys * to_copy as u64);
-            status.bytes = (status.bytes.0 + bytes * copied as u64, status.bytes.1 + bytes * to_copy as u64);
+            status.keys = more(status.keys, keys, copied, to_copy);
+            status.bytes = more(status.bytes, bytes, copied, to_copy);
             waiting_for.extend(new.into_iter().filter(|node| !serving.contains(*node) && !self.is_live(node)).cloned());
         }
         if state == ReshardState::Running {
@@ -187,12 +195,21 @@ impl Machine {
         part.replica.as_ref().map(|replica| (replica.keys, replica.bytes))
     }
 
-    fn mean_size(&self) -> (u64, u64) {
-        let mut sum = (0_u64, 0_u64, 0_u64);
+    /// What this node serves in all.
+    pub(super) fn served(&self) -> Served {
+        let mut served = Served::default();
         for (keys, bytes) in self.partitions().filter_map(|partition| self.size_of(partition)) {
-            sum = (sum.0 + keys, sum.1 + bytes, sum.2 + 1);
+            served.add(Served { partitions: 1, keys, bytes });
         }
-        let mean = |of: u64| of.checked_div(sum.2).unwrap_or(0);
-        (mean(sum.0), mean(sum.1))
+        served
+    }
+
+    /// Keys and bytes of a partition, as all that are there have them on average.
+    fn mean_size(&self) -> (u64, u64) {
+        let mut all = self.served();
+        let live = self.links.iter().filter(|(node, _)| self.is_live(node));
+        live.for_each(|(_, link)| all.add(link.served));
+        let mean = |of: u64| of.checked_div(all.partitions).unwrap_or(0);
+        (mean(all.keys), mean(all.bytes))
     }
 }

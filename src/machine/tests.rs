@@ -21,7 +21,7 @@ use super::agreement::NotChanged;
 use super::fill::items::item_weight;
 use super::message::{Effect, Input, Message, Request, Response};
 use super::rules::Rules;
-use super::{Config, Machine};
+use super::{Config, Machine, Spare};
 use crate::causal::context::Context;
 use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::error::{Code, StoreError};
@@ -71,6 +71,8 @@ struct Lockstep {
     most_views: usize,
     /// See [`Machine::rest`]: how long a machine rests after each turn that asks for it, in milliseconds.
     rest_ms: u64,
+    /// What that was for that a turn did and no request waits for, and when.
+    worked: Vec<(u64, Spare)>,
     /// See [`Config::fill_bytes_a_second`].
     fill_bytes: u64,
     /// Maps that were told, to whom: whole (true), or as differences.
@@ -136,6 +138,7 @@ impl Lockstep {
             most_given: 0,
             most_views: 0,
             rest_ms: 0,
+            worked: Vec::new(),
             fill_bytes: 64 << 20,
             maps: Vec::new(),
             ended: BTreeMap::new(),
@@ -176,10 +179,11 @@ impl Lockstep {
         host.machine.step(self.now, input, &host.store, &mut effects);
         self.most_given = self.most_given.max(chunks(&effects));
         loop {
-            let has_worked = host.machine.has_worked().is_some();
+            let worked = host.machine.has_worked();
+            self.worked.extend(worked.map(|spare| (self.now.mono_ms, spare)));
             let flushed = host.machine.flush(&host.store, &mut effects);
             self.most_views = host.machine.open_views().into_values().fold(self.most_views, usize::max);
-            if has_worked && self.rest_ms > 0 {
+            if worked.is_some() && self.rest_ms > 0 {
                 host.machine.rest(self.now.mono_ms + self.rest_ms);
             }
             let stuck = host.stalls && host.machine.consensus.decided > host.machine.map().epoch;

@@ -12,7 +12,8 @@ use crate::cluster::map::ClusterMap;
 use crate::error::Code;
 use crate::machine::Machine;
 use crate::machine::agreement::NotChanged;
-use crate::machine::message::{Input, Ping, Request, Response, Wanted};
+use crate::machine::message::{Input, Request, Response, Wanted};
+use crate::machine::sign::Ping;
 use crate::types::{Incarnation, NodeAddr, Now};
 use crate::wire::Inputs;
 

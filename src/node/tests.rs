@@ -145,7 +145,7 @@ async fn a_sign_of_life_does_not_wait_behind_what_else_the_network_brought() {
     let sign = Input::Message {
         from: peer.clone(),
         incarnation: Incarnation(2),
-        message: Message::Ping(handle.sign_of_life()),
+        message: Message::Ping(handle.sign_of_life().into()),
     };
     assert!(timeout(SOON, handle.deliver(sign)).await.expect("there is room for a sign of life"));
     let network = handle.inputs.network.clone();

@@ -18,7 +18,8 @@ use super::outbox::Outbox;
 use super::proto::PingRequest;
 use super::proto::cluster_client::ClusterClient;
 use super::stopped;
-use crate::machine::message::{Input, Message, Ping};
+use crate::machine::message::{Input, Message};
+use crate::machine::sign::Ping;
 use crate::types::NodeAddr;
 
 /// The pause between two dials, more or less; see [`Tasks::pause`].
@@ -34,7 +35,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Peer {
     outbox: Arc<Outbox>,
-    pings: watch::Sender<Option<Ping>>,
+    pings: watch::Sender<Option<Arc<Ping>>>,
     /// Its end is the end of the stream.
     _kept: oneshot::Sender<Infallible>,
 }
@@ -153,7 +154,7 @@ impl Tasks {
     /// Sends pings as they are asked for, one at a time.
     ///
     /// A failed one is not told: silence is what counts, and that a connection is refused the stream finds out too.
-    async fn pinger(self, mut asked: watch::Receiver<Option<Ping>>, mut stop: watch::Receiver<bool>) {
+    async fn pinger(self, mut asked: watch::Receiver<Option<Arc<Ping>>>, mut stop: watch::Receiver<bool>) {
         let Ok(endpoint) = endpoint(&self.local, &self.node) else { return };
         let client = ClusterClient::new(self.dialler.dial_lazily(endpoint));
         let ping_all = async {
@@ -191,7 +192,11 @@ impl Tasks {
         let remote = self.local.accept_answer(&self.node, &hello)?;
         let pong = ping_from_proto(&hello, reply.sign.unwrap_or_default())
             .map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Input::Message { from: remote.address, incarnation: remote.incarnation, message: Message::Pong(pong) })
+        Ok(Input::Message {
+            from: remote.address,
+            incarnation: remote.incarnation,
+            message: Message::Pong(pong.into()),
+        })
     }
 
     /// A pause before the next dial: peers that lost the same node do not dial it in step.

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use entail::cluster::map::{ClusterMap, PeerState};
 use entail::cluster::reconcile::rules::ReconcileRules;
 use entail::error::StoreError;
-use entail::machine::message::{Effect, Input, Message, Ping, Request, Wanted};
+use entail::machine::message::{Effect, Input, Message, Request, Wanted};
 use entail::machine::rules::Rules;
+use entail::machine::sign::Ping;
 use entail::machine::{Config, Machine};
 use entail::store::memory::MemoryStore;
 use entail::types::{Incarnation, NodeAddr, Now, ShardId};
@@ -158,7 +159,7 @@ impl Past {
     fn note(&mut self, input: &Input) {
         let Input::Message { from, message, .. } = input else { return };
         match (message, message_to_proto(message)) {
-            (Message::Ping(ping) | Message::Pong(ping), _) => self.pings.push(ping.clone()),
+            (Message::Ping(ping) | Message::Pong(ping), _) => self.pings.push(Ping::clone(ping)),
             (_, Some(sent)) => self.sent.push((from.clone(), sent.encode_to_vec())),
             (_, None) => {}
         }
@@ -190,13 +191,14 @@ fn hostile(random: &mut Random, past: &Past, partitions: u32, seeds: &[Vec<u8>])
         2 => Input::Disconnected { peer: from, refused: random.once_in(2) },
         3 | 4 => {
             let mut ping = random.pick(&past.pings).clone();
-            match random.below(4) {
+            match random.below(5) {
                 0 => ping.epoch.0 = random.number(),
                 1 => ping.wall_ms = random.number(),
                 2 => ping.hears = vec![node(9)],
+                3 => ping.served.keys = random.number(),
                 _ => {}
             }
-            Input::Message { from, incarnation, message: Message::Ping(ping) }
+            Input::Message { from, incarnation, message: Message::Ping(ping.into()) }
         }
         _ => {
             let decoded = proto::Message::decode(Bytes::from(bytes.clone())).ok()?;

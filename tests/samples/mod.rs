@@ -20,9 +20,9 @@ use entail::cluster::plan::PlanError;
 use entail::error::Code;
 use entail::machine::agreement::Disagreement;
 use entail::machine::message::{
-    ClockPromise, FillChunk, FillEnd, HeldUpTo, Message, PartitionReport, PartitionWord, Ping, Request, Response,
-    StabilityReport,
+    ClockPromise, FillChunk, FillEnd, Message, PartitionReport, PartitionWord, Request, Response, StabilityReport,
 };
+use entail::machine::sign::{HeldUpTo, Ping, Served};
 use entail::types::{
     BranchId, ClusterId, ContextSecret, Dot, Epoch, Incarnation, Key, NodeAddr, PartitionId, ShardId, StayId, Timestamp,
 };
@@ -116,6 +116,7 @@ pub fn ping() -> Ping {
         hears: vec![node(1), node(3)],
         steps: 0,
         exposed: Arc::default(),
+        served: Served::default(),
     }
 }
 

@@ -133,7 +133,7 @@ async fn the_outgoing_side_reports_another_store_as_down() {
     let Input::TurnedAway { peer, why } = node1.next().await else { panic!("it is told why") };
     assert_eq!(peer, node2.address());
     assert!(why.starts_with("it says 'this node belongs to the store "), "{why}");
-    peers.send(&node2.address(), Message::Ping(node1.sign.clone())).unwrap();
+    peers.send(&node2.address(), Message::Ping(node1.sign.clone().into())).unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
     assert_eq!(node2.inbox.try_recv().unwrap_err(), TryRecvError::Empty);

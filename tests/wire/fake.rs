@@ -8,7 +8,8 @@ use std::time::Duration;
 use entail::api::grpc::{Node, serve};
 use entail::cluster::layout::map_zero;
 use entail::cluster::map::{ClusterMap, PeerState, Row, Stay};
-use entail::machine::message::{Input, Ping};
+use entail::machine::message::Input;
+use entail::machine::sign::{Ping, Served};
 use entail::machine::{PartitionStatus, PeerStatus};
 use entail::types::{ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
 use entail::wire::{Inputs, Local, Peers, Tcp};
@@ -57,6 +58,7 @@ impl End {
             hears: vec![address],
             steps: 0,
             exposed: Arc::default(),
+            served: Served::default(),
         };
         Self {
             local: Arc::new(local),

@@ -92,18 +92,18 @@ async fn pings_are_answered_by_what_was_published() {
     let mut node2 = End::serving(5, 100).await;
     let peers = node1.peers([node2.address()]);
     node1.connected(&node2.address()).await;
-    peers.send(&node2.address(), Message::Ping(node1.sign.clone())).unwrap();
+    peers.send(&node2.address(), Message::Ping(node1.sign.clone().into())).unwrap();
     match node2.next().await {
         Input::Message { from, incarnation, message: Message::Ping(ping) } => {
             assert_eq!((from, incarnation), (node1.address(), node1.local.incarnation));
-            assert_eq!(ping, node1.sign);
+            assert_eq!(*ping, node1.sign);
         }
         other => panic!("{other:?}"),
     }
     match node1.next().await {
         Input::Message { from, incarnation, message: Message::Pong(pong) } => {
             assert_eq!((from, incarnation), (node2.address(), node2.local.incarnation));
-            assert_eq!(pong, node2.sign);
+            assert_eq!(*pong, node2.sign);
         }
         other => panic!("{other:?}"),
     }

@@ -186,7 +186,7 @@ async fn a_slow_receiver_pushes_back_and_still_answers_pings() {
         }
     };
     within(full).await;
-    peers.send(&node2.address(), Message::Ping(node1.sign.clone())).unwrap();
+    peers.send(&node2.address(), Message::Ping(node1.sign.clone().into())).unwrap();
     assert!(matches!(node1.next().await, Input::Message { message: Message::Pong(_), .. }));
 
     for expected in 0..sent {

@@ -18,7 +18,8 @@ use tonic::Status;
 use tonic::transport::Server;
 
 use crate::cluster::map::ClusterMap;
-use crate::machine::message::{Input, Ping};
+use crate::machine::message::Input;
+use crate::machine::sign::Ping;
 use crate::machine::{PartitionStatus, PeerStatus};
 use crate::net::Listener;
 use crate::node::Handle;

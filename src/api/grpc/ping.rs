@@ -42,7 +42,7 @@ impl<N: Node> Cluster for PingAnswer<N> {
         };
         let ping = ping_from_proto(&hello, sign.unwrap_or_default()).map_err(Refusal::Malformed)?;
         let (from, incarnation) = (remote.address.clone(), remote.incarnation);
-        let input = Input::Message { from, incarnation, message: Message::Ping(ping) };
+        let input = Input::Message { from, incarnation, message: Message::Ping(ping.into()) };
         if timeout(ROOM_TIMEOUT, self.node.deliver(input)).await == Ok(false) {
             return Err(Status::unavailable("this node is stopping"));
         }

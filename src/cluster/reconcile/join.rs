@@ -6,7 +6,7 @@ use super::Step;
 use super::place::Place;
 use super::rules::ReconcileRule;
 use super::sight::JOIN_BYTES;
-use crate::cluster::map::{PeerState, Row, Stay};
+use crate::cluster::map::{ClusterMap, PeerState, Row, Stay};
 use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, StayId};
 
 /// What each node is being filled with.
@@ -47,6 +47,18 @@ impl<'a> Joining<'a> {
         let filling = self.filling.entry(node).or_default();
         *filling = filling.saturating_add(bytes);
     }
+}
+
+/// True when nodes are being filled, and in the next map each of them would be filled on with some of what it is filled
+/// with now: then none of them waits for that map.
+pub fn all_go_on_filling(map: &ClusterMap, next: &ClusterMap) -> bool {
+    let mut goes_on: BTreeMap<Incarnation, bool> = BTreeMap::new();
+    for (row, next) in map.rows.iter().zip(&next.rows) {
+        for (id, stay) in row.peers.iter().filter(|(_, stay)| stay.is_joining()) {
+            *goes_on.entry(stay.incarnation).or_default() |= next.peers.get(id).is_some_and(Stay::is_joining);
+        }
+    }
+    !goes_on.is_empty() && goes_on.into_values().all(|goes_on| goes_on)
 }
 
 impl Place<'_> {

@@ -4,7 +4,8 @@ use super::*;
 use crate::cluster::change::ChangeError;
 use crate::cluster::map::PeerState;
 use crate::machine::agreement::NotRecovered;
-use crate::machine::message::{HeldUpTo, Wanted};
+use crate::machine::message::Wanted;
+use crate::machine::sign::HeldUpTo;
 use crate::types::{PartitionId, StayId};
 
 const FORGET: fn(usize, bool) -> Wanted = |number, confirmed| Wanted::Forget { node: node(number), confirmed };
@@ -137,12 +138,12 @@ fn words_that_cannot_be_true_spoil_no_count() {
     let named = |partition, seq| HeldUpTo { partition: PartitionId(partition), stay: StayId(0), seq };
     for exposed in [vec![named(8, 1)], vec![named(0, u64::MAX), named(1, u64::MAX)]] {
         ping.exposed = exposed.into();
-        let message = Message::Ping(ping.clone());
+        let message = Message::Ping(ping.clone().into());
         all.step(&node(3), Input::Message { from: from.clone(), incarnation, message });
         all.settle();
         assert_eq!(all.change(3, FORGET(1, false)), Err(NotChanged::Unconfirmed(12)));
     }
-    all.step(&node(3), Input::Message { from, incarnation, message: Message::Ping(ping) });
+    all.step(&node(3), Input::Message { from, incarnation, message: Message::Ping(ping.into()) });
     all.stop(4);
     all.run_ms(4_000);
     assert!(matches!(all.change(3, FORGET(4, false)), Err(NotChanged::Unconfirmed(_))));
@@ -220,6 +221,19 @@ fn who_missed_a_node_first_can_give_it_up() {
     // One that is up is not given up by anybody.
     let up = all.change(3, Wanted::Forget { node: node(4), confirmed: true });
     assert_eq!(up, Err(NotChanged::Refused(ChangeError::NotLost)));
+}
+
+#[test]
+fn nobody_is_asked_to_confirm_the_word_on_a_node_that_is_there() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    for number in [1, 4] {
+        let asked = all.begin_change(1, Wanted::Forget { node: node(number), confirmed: false });
+        assert_eq!(all.changes.remove(&asked), Some(Err(NotChanged::Refused(ChangeError::NotLost))), "node{number}");
+    }
+    all.stop(4);
+    let down = all.change(1, Wanted::Forget { node: node(4), confirmed: false });
+    assert!(matches!(down, Err(NotChanged::Unconfirmed(_))), "{down:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::machine::message::Wanted;
+use crate::machine::sign::{Ping, Served};
 use crate::machine::{ReshardState, ReshardStatus};
 
 impl Lockstep {
@@ -90,6 +91,64 @@ fn one_that_is_called_off_is_cancelled_and_the_next_begins_anew() {
     let again = all.run_until_joining(4);
     assert_eq!(again.state, ReshardState::Running);
     assert!(again.elapsed_ms < 1_000, "{again:?}");
+}
+
+#[test]
+fn a_node_that_serves_nothing_tells_sizes_too() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    for n in 0..400 {
+        all.put(1, &format!("key{n}"), &"x".repeat(1_000), &Context::empty());
+    }
+    assert_eq!(all.change(1, Wanted::Remove(node(6))), Ok(0));
+    assert_eq!(all.change(1, Wanted::Admit(node(6))), Ok(0));
+    all.throttle(16 << 10);
+    all.ask_change(1, Wanted::AddMember { shard: ShardId(1), node: node(6) });
+    all.run_until_joining(6);
+    let served = all.machine(6).partition_status().iter().filter(|part| part.keys > 0).count();
+    assert_eq!(served, 0, "nothing yet");
+    let (there, here) = (all.reshard_at(1), all.reshard_at(6));
+    assert_eq!((here.state, here.to_move), (ReshardState::Running, there.to_move));
+    for (here, there) in [(here.keys.1, there.keys.1), (here.bytes.1, there.bytes.1)] {
+        assert!(there > 100 && here.abs_diff(there) <= there / 4, "{here} where node1 knows of {there}");
+    }
+    // Who is not heard is not there to tell.
+    for number in 1..=5 {
+        all.stop(number);
+    }
+    assert_eq!((all.reshard_at(6).keys.1, all.reshard_at(6).bytes.1), (0, 0));
+}
+
+#[test]
+fn sizes_that_nobody_can_have_overflow_nothing() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.ask_change(2, Wanted::Reshard(3));
+    all.run_until_joining(3);
+    let served = Served { partitions: 1, keys: u64::MAX, bytes: u64::MAX };
+    let ping = Ping { served, ..all.machine(5).sign_of_life(all.now) };
+    let incarnation = all.machine(5).incarnation();
+    all.step(&node(3), Input::Message { from: node(5), incarnation, message: Message::Ping(ping.into()) });
+    assert!(all.reshard_at(3).keys.1 > u64::MAX >> 8, "{:?}", all.reshard_at(3));
+}
+
+#[test]
+fn a_new_layout_makes_haste_while_copies_are_missing() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.throttle(16 << 10);
+    for n in 0..40 {
+        all.put(1, &format!("key{n}"), &"x".repeat(20_000), &Context::empty());
+    }
+    all.worked.clear();
+    all.ask_change(2, Wanted::Reshard(3));
+    all.run_until_joining(3);
+    all.run_ms(500);
+    assert!(!all.worked.is_empty() && all.worked.iter().all(|(_, spare)| *spare == Spare::Layout), "{:?}", all.worked);
+    all.worked.clear();
+    all.stop(4);
+    all.run_ms(500);
+    assert!(!all.worked.is_empty() && all.worked.iter().all(|(_, spare)| *spare == Spare::Copies), "{:?}", all.worked);
 }
 
 #[test]

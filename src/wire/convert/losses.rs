@@ -1,7 +1,8 @@
 //! What nodes say to each other of what is lost with those that are given up.
 
 use super::{Reader, WireError, id_to_proto, incarnation};
-use crate::machine::message::{HeldUpTo, Message};
+use crate::machine::message::Message;
+use crate::machine::sign::HeldUpTo;
 use crate::types::{Incarnation, PartitionId, StayId};
 use crate::wire::proto;
 

@@ -23,7 +23,8 @@ use bytes::Bytes;
 pub use self::value::{state_to_proto, vector_to_proto};
 use super::proto;
 use crate::cluster::line::{Fork, Line};
-use crate::machine::message::{Message, Ping};
+use crate::machine::message::Message;
+use crate::machine::sign::{Ping, Served};
 use crate::types::{AddrError, BranchId, ClusterId, Epoch, Incarnation, NodeAddr, PartitionId};
 
 /// What is wrong with something received. Nothing of it was used.
@@ -111,6 +112,11 @@ pub fn sign_to_proto(ping: &Ping) -> proto::SignOfLife {
         hears: ping.hears.iter().map(|node| node.as_str().to_owned()).collect(),
         steps: ping.steps,
         exposed: losses::held_to_proto(&ping.exposed),
+        served: Some(proto::Served {
+            partitions: ping.served.partitions,
+            keys: ping.served.keys,
+            bytes: ping.served.bytes,
+        }),
     }
 }
 
@@ -128,7 +134,13 @@ pub fn ping_from_proto(hello: &proto::Hello, sign: proto::SignOfLife) -> Result<
         hears: sign.hears.iter().map(|node| address("sign.hears", node)).collect::<Result<_, _>>()?,
         steps: sign.steps,
         exposed: losses::held(&sign.exposed).collect(),
+        served: served(sign.served.unwrap_or_default()),
     })
+}
+
+/// How much a node serves; nothing where an older build does not tell.
+fn served(served: proto::Served) -> Served {
+    Served { partitions: served.partitions, keys: served.keys, bytes: served.bytes }
 }
 
 /// A line of maps as it travels.

@@ -24,8 +24,9 @@ use crate::cluster::plan::PlanError;
 use crate::error::Code;
 use crate::machine::agreement::Disagreement;
 use crate::machine::message::{
-    ClockPromise, FillChunk, FillEnd, HeldUpTo, PartitionReport, PartitionWord, Request, Response, StabilityReport,
+    ClockPromise, FillChunk, FillEnd, PartitionReport, PartitionWord, Request, Response, StabilityReport,
 };
+use crate::machine::sign::HeldUpTo;
 use crate::types::{BranchId, ContextSecret, Dot, Key, ShardId, StayId, Timestamp};
 use crate::wire::outbox::Outbox;
 use crate::wire::weight::weight;
@@ -392,6 +393,7 @@ proptest! {
         hears in btree_set(address(), 0..4),
         steps: u64,
         exposed in vec(held(), 0..4),
+        (partitions, keys, bytes) in any::<(u64, u64, u64)>(),
     ) {
         let ping = Ping {
             cluster_id: ClusterId(id),
@@ -402,6 +404,7 @@ proptest! {
             hears: hears.into_iter().collect(),
             steps,
             exposed: exposed.into(),
+            served: Served { partitions, keys, bytes },
         };
         let line = line_to_proto(&line);
         let hello = proto::Hello { cluster_id: id_to_proto(id), settings_hash, line, ..Default::default() };
@@ -452,9 +455,10 @@ fn pings_do_not_go_through_the_stream() {
         hears: Vec::new(),
         steps: 0,
         exposed: Arc::default(),
+        served: Served::default(),
     };
-    assert_eq!(message_to_proto(&Message::Ping(ping.clone())), None);
-    assert_eq!(message_to_proto(&Message::Pong(ping)), None);
+    assert_eq!(message_to_proto(&Message::Ping(ping.clone().into())), None);
+    assert_eq!(message_to_proto(&Message::Pong(ping.into())), None);
 }
 
 #[test]

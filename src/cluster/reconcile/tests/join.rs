@@ -30,6 +30,22 @@ fn a_node_joins_as_much_at_once_as_fits() {
 }
 
 #[test]
+fn a_next_map_can_wait_while_every_node_that_is_filled_would_be_filled_on() {
+    let map = |rows: &[&str]| {
+        let mut map = Case::new("0@1S", &[1]).map;
+        map.rows = rows.iter().map(|row| Case::new(row, &[1]).map.rows[0].clone()).collect();
+        map
+    };
+    let goes_on = |now: [&str; 2], next: [&str; 2]| all_go_on_filling(&map(&now), &map(&next));
+    assert!(goes_on(["0@1S 1@2J", "0@1S 1@2J"], ["0@1S 1@2J", "0@1S 1@2S"]), "one of two is filled");
+    assert!(!goes_on(["0@1S 1@2J", "0@1S 1@2J"], ["0@1S 1@2S", "0@1S 1@2S"]), "both are");
+    assert!(!goes_on(["0@1S 1@2J", "0@1S"], ["0@1S 1@2S", "0@1S 1@2J"]), "what it is filled with next does not count");
+    assert!(!goes_on(["0@1S 1@2J", "0@1S 1@3J"], ["0@1S 1@2J", "0@1S 1@3S"]), "node 3 would wait");
+    assert!(!goes_on(["0@1S 1@2J 2@3J", "0@1S"], ["0@1S 1@2J", "0@1S 1@3J"]), "under a new name it begins anew");
+    assert!(!goes_on(["0@1S", "0@1S"], ["0@1S 1@2J", "0@1S"]), "nobody is filled yet");
+}
+
+#[test]
 fn who_is_back_joins_before_the_stay_that_it_held_is_closed() {
     let back = || Case::new("0@1L 1@2S 2@3S", &[1, 2, 3]).told(0, "0:5").told(1, "0:5").told(2, "0:5");
     back().becomes("0@1L 1@2S 2@3S 3@1J", &[Step::Joined]);
