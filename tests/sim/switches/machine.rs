@@ -60,7 +60,7 @@ pub const MACHINE: &[(Rule, Shown)] = &[
     (Rule::PromiseLast, By(&[("tomb", 4), ("std", 0), ("skew", 5)])),
     (Rule::ClockMerge, By(&[("crash", 1), ("std", 0), ("cut", 2)])),
     (Rule::TruncateStable, By(&[("calm", 36), ("calm", 306)])),
-    (Rule::KeepReplica, Script(replicas::a_late_write_of_one_who_was_away, "KEPT")),
+    (Rule::KeepReplica, Script(replicas::a_late_write_of_one_who_was_away, "gives up")),
     (Rule::FirstFill, Script(replicas::a_value_before_the_first_fill, "READ-YOUR-WRITES")),
     (Rule::KeepKnown, Script(replicas::a_replica_of_a_closed_stay, "READ-YOUR-WRITES")),
     (
