@@ -91,10 +91,18 @@ impl Change {
 
 fn aim(map: &mut ClusterMap, sight: &Sight, request: &Request, name: String, even: bool) -> Result<(), ChangeError> {
     let planned = plan(map, &sight.live, request);
-    if map.target.is_some() && !matches!(planned, Err(PlanError::NotEnoughNodes | PlanError::TooManyShards)) {
-        return Err(ChangeError::InProgress);
-    }
-    let layout = planned?;
+    let layout = match planned {
+        // What is wrong whatever runs comes first, and that it is so already.
+        Err(
+            error @ (PlanError::NotEnoughNodes
+            | PlanError::TooManyShards
+            | PlanError::NoSuchShard
+            | PlanError::NodeNotInView
+            | PlanError::AlreadyMember),
+        ) => return Err(error.into()),
+        _ if map.target.is_some() => return Err(ChangeError::InProgress),
+        planned => planned?,
+    };
     if layout != map.layout {
         map.target = Some(Target { layout, name, even });
     }

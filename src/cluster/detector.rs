@@ -4,8 +4,9 @@
 //! and of a peer that has given one lately so is whatever else it says: where all are so busy that pings come too late for
 //! their senders, what keeps them busy is on its way between them.
 //! A peer is *suspected* after [`SUSPECT_AFTER_MS`] without one, or at once when a connection to it is refused (its
-//! process is gone, its machine is not); the next sign of life ends that at once, and that a connection to it has been
-//! made is one. At the start every peer has the same time to show itself before it is suspected.
+//! process is gone, its machine is not); its next word ends that at once. So does a connection to it that is made, for as
+//! long as a word would: who answers there is waited for, though what it hears and says else is not known by that.
+//! At the start every peer has the same time to show itself before it is suspected.
 //!
 //! Suspicion is one node's opinion and may be wrong (Chandra, Toueg: "Unreliable Failure Detectors for Reliable
 //! Distributed Systems", 1996). It decides where requests go and who is waited for; it changes no map by itself.
@@ -39,13 +40,13 @@ pub struct Detector {
 /// What is known of one peer.
 #[derive(Clone, Debug)]
 struct Peer {
-    /// The last sign of life; before the first one, when the peer became known.
+    /// The last word, or what it said within a while after one; before the first, when the peer became known.
     since_ms: u64,
     /// Its wall clock, and when it told it; `None` before its first word.
     wall: Option<Wall>,
     /// When a connection to it was made, if that was after its last word.
     reached_ms: Option<u64>,
-    /// A connection was refused since the last sign of life.
+    /// A connection was refused since its last word.
     refused: bool,
     /// Whom it hears, as it told last.
     hears: Arc<BTreeSet<NodeAddr>>,

@@ -101,7 +101,7 @@ impl Machine {
         }
     }
 
-    /// True for this node, and for one that was heard lately.
+    /// True for this node, and for one that was heard or reached lately.
     pub(super) fn is_live(&self, node: &NodeAddr) -> bool {
         *node == self.config.address || self.detector.is_live(self.now.mono_ms, node)
     }
@@ -145,10 +145,12 @@ impl Machine {
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = true;
         link.turned_away = None;
-        let as_before = link.incarnation.replace(incarnation).is_none_or(|before| before == incarnation);
+        let known = link.incarnation.replace(incarnation).or_else(|| self.map.nodes.get(peer).copied().flatten());
+        let has_told = link.told_ms.is_some();
         // Its word takes a moment to come, and a write in that moment waits for its copy. How one without its disk stands
-        // to this node's maps, its word alone tells.
-        if as_before && self.relation_to(peer) == Relation::Same {
+        // to this node's maps, its word alone tells; who is apart is not connected.
+        let as_before = known.is_none_or(|known| known == incarnation);
+        if as_before && (!has_told || self.relation_to(peer) == Relation::Same) {
             self.detector.reached(self.now.mono_ms, peer);
         }
         let Some(link) = self.links.get_mut(peer) else { return };

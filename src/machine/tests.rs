@@ -8,6 +8,7 @@ mod losses;
 mod maps;
 mod progress;
 mod recovery;
+mod refusals;
 mod repair;
 mod routing;
 mod warnings;

@@ -13,8 +13,8 @@ use crate::machine::message::{Input, Message};
 /// A turn with such work in it is followed by a rest from it of so many times what it cost.
 const REST: u32 = 19;
 
-/// … where it is for the operator's new layout: no copy is missing meanwhile, and each byte costs more than the loop's
-/// time, at both ends and on their disks.
+/// … where it is for the operator's new layout, with every node heard that has copies: nothing is in a hurry, and each byte
+/// costs more than the loop's time, at both ends and on their disks.
 const LAYOUT_REST: u32 = 39;
 
 /// What the present turn costs, and whether somebody would wait for it.

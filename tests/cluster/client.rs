@@ -65,6 +65,11 @@ impl Client {
         self.in_session("GET", node, &format!("/key-value-store/{key}"), None)
     }
 
+    /// Deletes a key; takes over the context of the answer.
+    pub fn delete(&mut self, node: &str, key: &str) -> io::Result<Answer> {
+        self.in_session("DELETE", node, &format!("/key-value-store/{key}"), None)
+    }
+
     /// A client that waits for changes, which take their time.
     pub fn patient() -> Self {
         Self::waiting(CHANGE_TIMEOUT)

@@ -4,7 +4,8 @@
 //! the round a value holds all that its writer had seen by then, of every session. Whoever reads it has seen that too,
 //! and must never again be shown less, of any key: so read your writes, monotonic reads and writes follow reads are
 //! checked over all keys and sessions, wherever keys and nodes are at that moment. Sessions over a store with many keys
-//! (`keys`) also write and read those. Sessions can go on from where others ended, with their contexts.
+//! (`keys`) also write and read those. Now and then each writes a key of its own that it deletes at once: what it wrote must
+//! be there before that, and must not come back after. Sessions can go on from where others ended, with their contexts.
 //!
 //! Every request must be answered as if nothing moved; or, where nodes die, repeated until it is.
 
@@ -21,6 +22,9 @@ use crate::keys::{self, Keys};
 
 /// Sessions that come later go on with greater numbers.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
+
+/// One round in so many has a key that comes and goes.
+const FLEETING: u64 = 4;
 
 /// No run of sessions writes so often.
 const ROUNDS: u64 = 1_000_000;
@@ -146,6 +150,9 @@ impl Session {
             let other = (self.number + round as usize) % self.seen.len();
             self.read(other, 1);
             self.read(other, 0);
+            if round % FLEETING == 0 {
+                self.come_and_go(round);
+            }
             if !self.keys.is_empty() {
                 self.write_one_of_many(round as usize);
                 self.read_one_of_many(round.wrapping_mul(7_919) as usize);
@@ -177,6 +184,30 @@ impl Session {
         let told: Vec<[u64; 2]> = serde_json::from_value(answer.json["value"]["seen"].clone()).unwrap_or_default();
         for (seen, told) in self.seen.iter_mut().zip(told) {
             *seen = [seen[0].max(told[0]), seen[1].max(told[1])];
+        }
+    }
+
+    fn come_and_go(&mut self, round: u64) {
+        let key = format!("session{}-fleeting", self.number);
+        if !self.put(&key, &json!({ "round": round })) {
+            return;
+        }
+        let shows = |answer: &Answer| answer.json["value"]["round"].as_u64();
+        if let Some((answer, node)) = self.get(&key)
+            && shows(&answer) != Some(round)
+        {
+            self.outcome.failures.push(format!("GET {key} at {node}: {answer:?}, but {round} was written"));
+        }
+        // Sent again, it may find that the first did it.
+        let repeats = self.repeats;
+        let is_gone = |answer: &Answer| answer.status == 200 || (repeats && answer.status == 404);
+        if self.ask("DELETE", &key, |client, node| client.delete(node, &key), is_gone).is_none() {
+            return;
+        }
+        if let Some((answer, node)) = self.get(&key)
+            && answer.status != 404
+        {
+            self.outcome.failures.push(format!("GET {key} at {node}: {answer:?}, but it was deleted"));
         }
     }
 

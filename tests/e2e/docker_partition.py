@@ -135,8 +135,9 @@ class Partition(unittest.TestCase):
         cut_off(outside)
         cut_off(other)
         cut = [ADDRESSES[outside], ADDRESSES[other]]
-        wait_until("the cut nodes leave the view", GONE_WITHIN_S, lambda: not set(cut) & set(view(inside)))
-        wait_until("a cut node is alone", GONE_WITHIN_S, lambda: view(outside) == [ADDRESSES[outside]])
+        left = [node for node in range(FIRST) if ADDRESSES[node] not in cut]
+        wait_until("the cut nodes leave the view", GONE_WITHIN_S, lambda: not any(set(cut) & set(view(n)) for n in left))
+        wait_until("each cut node is alone", 1, lambda: all(view(n) == [ADDRESSES[n]] for n in (outside, other)))
 
         # Both sides take writes, of the same key and of others.
         here = self.done(put(inside, ours, "ours", self.done(put(inside, shared, "here"))))

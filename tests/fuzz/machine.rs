@@ -191,11 +191,12 @@ fn hostile(random: &mut Random, past: &Past, partitions: u32, seeds: &[Vec<u8>])
         2 => Input::Disconnected { peer: from, refused: random.once_in(2) },
         3 | 4 => {
             let mut ping = random.pick(&past.pings).clone();
-            match random.below(5) {
+            match random.below(6) {
                 0 => ping.epoch.0 = random.number(),
                 1 => ping.wall_ms = random.number(),
                 2 => ping.hears = vec![node(9)],
                 3 => ping.served.keys = random.number(),
+                4 => ping.served.partitions = random.number(),
                 _ => {}
             }
             Input::Message { from, incarnation, message: Message::Ping(ping.into()) }

@@ -134,6 +134,12 @@ impl World {
             self.meets(a, fault);
         }
         self.network.one_is = one_is;
+        self.network.shape = match shape {
+            1 => Some("cut in two"),
+            4 => Some("cut to a bridge"),
+            5 => Some("cut to a ring"),
+            _ => None,
+        };
         self.cut(cut);
         let short = self.random.percent(50);
         let length = self.random.within(50, if short { 400 } else { self.settings.cut_ms });
@@ -147,7 +153,7 @@ impl World {
         let all = 0..self.nodes.len();
         let cut = |x: usize, y: usize| (x == n && fault != Fault::Deaf) || (y == n && fault != Fault::Unheard);
         let cut = all.clone().map(|x| all.clone().map(|y| x != y && cut(x, y)).collect()).collect();
-        self.network.one_is = Some(fault);
+        (self.network.one_is, self.network.shape) = (Some(fault), None);
         self.cut(cut);
         self.agenda.at(self.now + ms, Event::Heal { cut: self.network.cuts });
     }
@@ -170,12 +176,13 @@ impl World {
         if self.network.cuts == cut {
             self.trace.say(self.now, || "the network heals".into());
             self.network.cut.iter_mut().flatten().for_each(|cut| *cut = false);
-            self.network.one_is = None;
+            (self.network.one_is, self.network.shape) = (None, None);
         }
     }
 
     fn skew(&mut self, n: usize) {
         self.oracle.coverage.hit("clock: jumped");
+        self.jumped_ms = Some(self.now);
         self.nodes[n].skew_ms = match self.random.percent(15) {
             true => self.random.pick(&[3_600_000, -3_600_000]),
             false => self.random.within(0, 8000) as i64 - 4000,
@@ -191,6 +198,7 @@ impl World {
 
     fn drop_connections(&mut self, n: usize) {
         let all = self.random.percent(40);
+        self.broke_ms = Some(self.now);
         for other in 0..self.nodes.len() {
             if all || self.random.percent(30) {
                 self.plan_break(n, other, (1, 20), false);
@@ -222,6 +230,7 @@ impl World {
             return;
         }
         self.oracle.coverage.hit("disk: full");
+        self.nodes[n].full = true;
         self.give(n, Input::DiskFull(true));
         let when = self.now + self.random.within(20, 800);
         self.agenda.at(when, Event::Room { node: n });
@@ -229,6 +238,7 @@ impl World {
 
     /// A full disk has room again.
     pub fn room(&mut self, n: usize) {
+        self.nodes[n].full = false;
         if self.nodes[n].process.is_some() {
             self.give(n, Input::DiskFull(false));
         }

@@ -281,6 +281,11 @@ impl World {
         !self.nodes[n].dead && self.newest().zip(mine).is_some_and(|(map, mine)| map.forgotten.contains(&mine))
     }
 
+    /// … or has in a map that was told as decided: who is told of it may know it as the first.
+    pub fn is_told_forgotten(&self, n: usize) -> bool {
+        self.nodes[n].incarnation.is_some_and(|mine| self.told_forgotten.contains(&mine))
+    }
+
     /// A new map gives up disks. One whose process does not know yet goes on: what only it has is lost all the same, and
     /// so is what it writes from now on, unless somebody takes it who does not know either.
     pub fn give_up_forgotten(&mut self) {

@@ -84,6 +84,23 @@ pub const STEPS: &[&str] = &[
     "BegunEmpty",
 ];
 
+/// What goes wrong around all nodes, or at any of them, while they go on.
+pub const AROUND: &[&str] = &[
+    "clock jumped",
+    "disk full",
+    "disk or node slow",
+    "links slow",
+    "links broken",
+    "messages lost",
+    "messages doubled",
+    "cut in two",
+    "cut to a bridge",
+    "cut to a ring",
+];
+
+/// For so long after a jump of a clock, or a break of connections, a step has met it, in milliseconds.
+const AFTERWARDS_MS: u64 = 2_000;
+
 /// A node that was asked for a fill, or gave some of one, so lately is the source of one, in milliseconds.
 const SOURCE_MS: u64 = 300;
 
@@ -128,12 +145,47 @@ impl World {
         faults.extend((!forgotten.is_empty()).then_some(Fault::Forget));
         faults.sort_unstable();
         faults.dedup();
+        let around = self.around();
         for step in &steps {
+            for what in &around {
+                self.oracle.coverage.hit(format!("around: {what}: {step}"));
+            }
             for fault in &faults {
                 self.oracle.coverage.hit(format!("row: {fault}: {step}"));
             }
         }
         self.steps = steps;
+    }
+}
+
+impl World {
+    /// What goes wrong around all right now.
+    fn around(&self) -> Vec<&'static str> {
+        let lately = |at: Option<u64>| at.is_some_and(|at| self.now < at + AFTERWARDS_MS);
+        let mut running = self.nodes.iter().filter(|node| node.process.is_some());
+        let slow = running.clone().any(|node| node.stall_ms > 0 || node.sync_ms > self.settings.sync_ms);
+        let all = [
+            ("clock jumped", lately(self.jumped_ms)),
+            ("disk full", running.any(|node| node.full)),
+            ("disk or node slow", slow),
+            ("links slow", self.network.lag_ms.iter().flatten().flatten().any(|ms| *ms > 0)),
+            ("links broken", lately(self.broke_ms)),
+            ("messages lost", self.settings.loss > 0),
+            ("messages doubled", self.settings.twice > 0),
+        ];
+        let holds = all.into_iter().filter(|(_, holds)| *holds).map(|(what, _)| what);
+        holds.chain(self.network.shape).collect()
+    }
+
+    /// A target is set, or gone: who is cut off from before it until after it misses the whole transition.
+    pub fn targets_meet(&mut self, (was, is): (bool, bool)) {
+        let cut = self.network.one_is.map(|_| self.network.cuts);
+        if !was && is {
+            self.target_cut = cut;
+        }
+        if was && !is && cut.is_some() && self.target_cut == cut {
+            self.oracle.coverage.hit("cut off: for a whole transition");
+        }
     }
 }
 
@@ -166,6 +218,9 @@ const RARE: &[&str] = &["JoinerStalled", "LeftAbsent", "JoinedFromLeaving", "Pro
 /// Roles in which the operator's word meets nobody: who is given up is not heard, and so gives nothing and leads nobody.
 const NEVER_FORGOTTEN: &[&str] = &["source", "proposer"];
 
+/// Steps that few histories take while a cut of one of these shapes lasts, a few seconds in the whole of some.
+const SELDOM_CUT: &[&str] = &["JoinerGone", "JoinerUnwanted"];
+
 /// The pairs that were to meet, and did not.
 pub fn unmet(coverage: &Coverage) -> Vec<String> {
     let cannot = |fault: Fault, role: &str| fault == Fault::Forget && NEVER_FORGOTTEN.contains(&role);
@@ -175,6 +230,11 @@ pub fn unmet(coverage: &Coverage) -> Vec<String> {
         wanted.extend(roles.map(|role| format!("met: {fault}: {role}")));
         let steps = STEPS.iter().filter(|step| !RARE.contains(step));
         wanted.extend(steps.map(|step| format!("row: {fault}: {step}")));
+    }
+    for around in AROUND {
+        let seldom = |step: &str| around.starts_with("cut") && SELDOM_CUT.contains(&step);
+        let steps = STEPS.iter().filter(|step| !RARE.contains(step) && !seldom(step));
+        wanted.extend(steps.map(|step| format!("around: {around}: {step}")));
     }
     wanted.retain(|pair| coverage.count(pair) == 0);
     wanted
@@ -190,6 +250,21 @@ pub fn table(coverage: &Coverage, kind: &str, whats: &[&str]) -> String {
         text += &format!("\n{what:>20}");
         for fault in Fault::ALL {
             text += &format!("{:>13}", coverage.count(&format!("{kind}: {fault}: {what}")));
+        }
+    }
+    text + "\n"
+}
+
+/// How often each step was taken while each of these went wrong around.
+pub fn table_around(coverage: &Coverage) -> String {
+    let mut text = format!("{:>20}", "around");
+    for what in AROUND {
+        text += &format!("{what:>19}");
+    }
+    for step in STEPS {
+        text += &format!("\n{step:>20}");
+        for what in AROUND {
+            text += &format!("{:>19}", coverage.count(&format!("around: {what}: {step}")));
         }
     }
     text + "\n"

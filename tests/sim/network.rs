@@ -22,6 +22,8 @@ pub struct Network {
     pub cuts: u64,
     /// What the cut does to one node, if it is one of one node.
     pub one_is: Option<Fault>,
+    /// What it is, if it is one of many nodes.
+    pub shape: Option<&'static str>,
     /// The sender's connection.
     pub links: Vec<Vec<Option<Link>>>,
     /// How late operations, fills, words of progress, and all else may be, in milliseconds.
@@ -65,6 +67,7 @@ impl Network {
             cut: vec![vec![false; nodes]; nodes],
             cuts: 0,
             one_is: None,
+            shape: None,
             links: vec![vec![None; nodes]; nodes],
             lag_ms: vec![vec![[0; 4]; nodes]; nodes],
             holds: Vec::new(),

@@ -31,6 +31,8 @@ pub struct Node {
     pub sync_ms: u64,
     /// No sync begins.
     pub frozen: bool,
+    /// Its disk is full below its reserve.
+    pub full: bool,
     /// How long an input waits at most before the loop takes it, in milliseconds; mostly 0.
     pub stall_ms: u64,
     /// Its disk is lost for good.
@@ -115,6 +117,7 @@ impl Node {
             skew_ms,
             sync_ms,
             frozen: false,
+            full: false,
             stall_ms: 0,
             dead: false,
             knows: None,

@@ -188,6 +188,10 @@ impl World {
             Message::Paxos(PaxosMessage::Accept { next, .. }) => {
                 self.proposed_ms.entry(next.hash).or_insert(self.now);
             }
+            Message::MapPush(map) => self.told_forgotten.extend(&map.forgotten),
+            Message::MapDeltas(chain) => {
+                self.told_forgotten.extend(chain.iter().flat_map(|delta| &delta.changed.forgotten));
+            }
             Message::FillRequest { .. } => self.oracle.coverage.hit("fill: asked for"),
             Message::ForwardRefused { .. } => self.oracle.coverage.hit("requests: forward refused"),
             Message::Stability(_) => self.oracle.coverage.hit("stability: told"),

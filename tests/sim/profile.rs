@@ -118,14 +118,14 @@ impl Settings {
 /// The profiles, by name.
 pub const PROFILES: &[&str] = &[
     "std", "crash", "cut", "lag", "tomb", "skew", "calm", "birth", "dead", "flap", "bulk", "fill", "reshard", "move",
-    "wipe", "away", "forget", "recover", "aimed",
+    "wipe", "away", "forget", "recover", "aimed", "storm",
 ];
 
 /// Whose turn it is, seed by seed, in the sweep of the test command: in most runs the map changes.
 pub const MIX: &[&str] = &[
     "std", "aimed", "crash", "move", "cut", "aimed", "lag", "wipe", "tomb", "aimed", "skew", "forget", "calm", "aimed",
     "birth", "reshard", "dead", "aimed", "flap", "move", "bulk", "away", "fill", "aimed", "forget", "wipe", "recover",
-    "aimed",
+    "aimed", "storm", "storm", "storm",
 ];
 
 /// The settings of one run.
@@ -215,6 +215,15 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
             s.partitions = random.within(u64::from(s.shards), 6) as u32;
             (s.change_gap_ms, s.fault_gap_ms) = (random.pick(&[1_500, 4_000]), random.pick(&[2_000, 8_000]));
             s.strikes = random.pick(&[20, 50, 80]);
+        }
+        "storm" => {
+            // Everything that is named: disks and nodes are lost while clocks jump, disks are full and messages go astray.
+            let lost = Faults { wipe: 3, dead: 2, aimed: 4, crash: 3, ..Faults::default() };
+            transitions(&mut s, random, Faults { cut: 5, skew: 4, full: 4, links: 3, lag: 2, slow: 1, ..lost });
+            (s.nodes, s.changes) = (random.within(4, 7) as usize, random.within(12, 24));
+            (s.loss, s.strikes) = (random.pick(&[10, 40]), random.pick(&[15, 50]));
+            (s.fault_gap_ms, s.change_gap_ms) = (random.pick(&[600, 2_000]), random.pick(&[1_500, 4_000]));
+            s.cut_ms = random.pick(&[2_500, 6_000]);
         }
         "away" => {
             transitions(&mut s, random, Faults { cut: 4, crash: 1, ..Faults::default() });

@@ -61,6 +61,11 @@ const FAILED: &[(&str, u64, &str)] = &[
         "the oracle did not know a delete that was lost with the disk of who had answered, before that was read",
     ),
     (
+        "aimed",
+        10_173,
+        "of the simulator: a disk was given up by a map that its own node was told before anybody acted under it",
+    ),
+    (
         "bulk",
         76_964,
         "a node that had refused a connection was gone until its ping, though connected: 1 copy was written",

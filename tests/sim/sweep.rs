@@ -12,7 +12,7 @@ use entail::machine::rules::Rules;
 
 use crate::clauses::{Clause, Clauses};
 use crate::coverage::Coverage;
-use crate::met::{ROLES, STEPS, table, unmet};
+use crate::met::{ROLES, STEPS, table, table_around, unmet};
 use crate::profile::{MIX, PROFILES};
 use crate::run::{Outcome, run};
 use crate::trace::Trace;
@@ -34,6 +34,7 @@ const MUST_HAPPEN: &[&str] = &[
     "cut: one node hears nothing",
     "cut: a bridge is left",
     "cut: a ring is left",
+    "cut off: for a whole transition",
     "clock: jumped",
     "disk: full",
     "slow: links",
@@ -184,6 +185,7 @@ fn sweep_of_all_profiles_finds_nothing_wrong() {
     let from = number("ENTAIL_SIM_FROM").unwrap_or(0);
     let (failed, coverage) = sweep(&profiles(), from, count, Rules::all(), 20);
     println!("{coverage}\n{}\n{}", table(&coverage, "met", ROLES), table(&coverage, "row", STEPS));
+    println!("{}", table_around(&coverage));
     for Failed { seed, profile, violation } in &failed {
         println!("ENTAIL_SIM_PROFILE={profile} ENTAIL_SIM_SEED={seed}: {violation}");
     }

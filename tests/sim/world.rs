@@ -1,6 +1,6 @@
 //! The world: time, nodes, and what passes between them. One step is one event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use entail::cluster::map::ClusterMap;
 use entail::machine::agreement::NotChanged;
 use entail::machine::message::{Effect, Input, Request, RequestId};
 use entail::machine::{Config, Machine};
-use entail::types::{Epoch, Key};
+use entail::types::{Epoch, Incarnation, Key};
 
 use crate::clauses::Clauses;
 use crate::event::{Agenda, Event};
@@ -61,8 +61,15 @@ pub struct World {
     pub codec: Option<ContextCodec>,
     /// Every map that a node acted under.
     pub maps: BTreeMap<Epoch, Arc<ClusterMap>>,
+    /// Disks that are given up by a map that somebody told as decided, be it before anybody acted under it.
+    pub told_forgotten: BTreeSet<Incarnation>,
     /// When the first node acted under each.
     pub map_ms: BTreeMap<Epoch, u64>,
+    /// When a clock jumped last, and when connections were broken last.
+    pub jumped_ms: Option<u64>,
+    pub broke_ms: Option<u64>,
+    /// Which cut of one node was in force when the target was set that is still to be reached.
+    pub target_cut: Option<u64>,
     /// When a map was first proposed to its voters, in milliseconds, by its hash.
     pub proposed_ms: BTreeMap<u64, u64>,
     /// Answers to operators.
@@ -117,6 +124,10 @@ impl World {
             quiet: false,
             codec: None,
             maps: BTreeMap::new(),
+            told_forgotten: BTreeSet::new(),
+            jumped_ms: None,
+            broke_ms: None,
+            target_cut: None,
             map_ms: BTreeMap::new(),
             proposed_ms: BTreeMap::new(),
             recovering: false,
@@ -398,7 +409,7 @@ impl World {
             Effect::ReplyChange { id, outcome } => self.reply_change(n, id, outcome),
             Effect::Warn(_) => self.oracle.coverage.hit("process: warned"),
             Effect::Note(_) => {}
-            Effect::Fatal(_) if self.is_forgotten(n) => self.set_aside(n),
+            Effect::Fatal(_) if self.is_forgotten(n) || self.is_told_forgotten(n) => self.set_aside(n),
             Effect::Fatal(error) => self.fail(format!("node{} gives up: {error}", n + 1)),
         }
     }
@@ -430,7 +441,9 @@ impl World {
             if let Some((_, was)) = self.maps.range(..map.epoch).next_back() {
                 let steps = crate::steps::count(&mut self.oracle.coverage, was, map);
                 let forgotten: Vec<_> = map.forgotten.difference(&was.forgotten).copied().collect();
+                let targets = (was.target.is_some(), map.target.is_some());
                 self.steps_meet(steps, &forgotten);
+                self.targets_meet(targets);
             }
             let running = self.nodes.iter().filter(|node| node.process.is_some()).filter_map(|node| node.incarnation);
             self.judge(invariants::follows::check(&self.maps, n, map, &running.collect()));

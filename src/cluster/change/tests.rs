@@ -56,6 +56,14 @@ fn a_reshard_is_a_target_one_at_a_time() {
     assert_eq!(applied(&next, &[], Change::Reshard(4)), Err(PlanError::NotEnoughNodes.into()), "that comes first");
     let add = Change::AddMember { shard: ShardId(1), node: node(7) };
     assert_eq!(applied(&next, &[], add), Err(ChangeError::InProgress));
+    let (member, shard) = (map.layout.shards[0][0].clone(), ShardId(1));
+    for (shard, node, error) in [
+        (ShardId(9), node(7), PlanError::NoSuchShard),
+        (shard, node(99), PlanError::NodeNotInView),
+        (shard, member, PlanError::AlreadyMember),
+    ] {
+        assert_eq!(applied(&next, &[], Change::AddMember { shard, node }), Err(error.into()), "that, too");
+    }
     assert_eq!(applied(&next, &[], Change::Cancel).unwrap(), map);
     assert_eq!(applied(&map, &[], Change::Cancel), Err(ChangeError::NotInProgress));
 }

@@ -125,11 +125,21 @@ fn sizes_that_nobody_can_have_overflow_nothing() {
     all.run_ms(2_000);
     all.ask_change(2, Wanted::Reshard(3));
     all.run_until_joining(3);
-    let served = Served { partitions: 1, keys: u64::MAX, bytes: u64::MAX };
-    let ping = Ping { served, ..all.machine(5).sign_of_life(all.now) };
-    let incarnation = all.machine(5).incarnation();
-    all.step(&node(3), Input::Message { from: node(5), incarnation, message: Message::Ping(ping.into()) });
-    assert!(all.reshard_at(3).keys.1 > u64::MAX >> 8, "{:?}", all.reshard_at(3));
+    let lie = |all: &mut Lockstep, partitions: u64| {
+        // Four times that is nothing, where a sum goes round.
+        for number in [1, 2, 4, 5] {
+            let served = Served { partitions, keys: 1 << 63, bytes: 1 << 63 };
+            let ping = Ping { served, ..all.machine(number).sign_of_life(all.now) };
+            let incarnation = all.machine(number).incarnation();
+            let message = Message::Ping(ping.into());
+            all.step(&node(3), Input::Message { from: node(number), incarnation, message });
+        }
+        all.reshard_at(3)
+    };
+    let told = lie(&mut all, 0);
+    assert!(told.keys.1 > 1 << 60 && told.bytes.1 > 1 << 60, "the sum is the most there is: {told:?}");
+    let told = lie(&mut all, u64::MAX);
+    assert!(told.keys.1 < 100, "{told:?}");
 }
 
 #[test]

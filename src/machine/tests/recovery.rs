@@ -77,6 +77,34 @@ fn of_two_nodes_one_goes_on_alone_and_takes_up_others() {
 }
 
 #[test]
+fn of_a_recovered_store_a_connection_is_a_sign_of_life_too() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    for number in [1, 3] {
+        all.stop(number);
+    }
+    assert_eq!(all.change(2, CONFIRMED), Ok(0));
+    all.start_anew(3, 3, 1);
+    all.run_ms(5_000);
+    assert_eq!(all.change(2, Wanted::Reshard(1)), Ok(0));
+    assert!(all.branch(3) != 0 && all.branch(2) == all.branch(3));
+    // Both start again, one before the other, and what they say of themselves is on its way.
+    for number in [2, 3] {
+        let store = all.hosts[&node(number)].store.crash(0);
+        all.stop(number);
+        let config = Config { seed: [100 + number as u8; 32], ..config(number, 3, 1) };
+        let machine = Machine::open(config, &store, all.now).unwrap();
+        all.hosts.insert(node(number), Host { machine, store, up: true, stalls: false });
+    }
+    all.step(&node(2), Input::Disconnected { peer: node(3), refused: true });
+    all.loses = |from, _, message| *from == node(3) && matches!(message, Message::Ping(_) | Message::Pong(_));
+    all.connect_all();
+    all.settle();
+    let answer = all.ask(2, put_request("b", "2"));
+    assert!(matches!(answer, Response::Written { copies: 2, .. }), "{answer:?}");
+}
+
+#[test]
 fn all_who_are_left_take_the_map_over_and_who_was_given_up_begins_anew() {
     let mut all = Lockstep::new(6, 2);
     all.run_ms(2_000);

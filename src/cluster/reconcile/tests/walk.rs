@@ -276,6 +276,7 @@ impl World {
         if self.rules.on(ReconcileRule::StayNew) {
             check_proposal(&self.map, &next.map, &self.live())?;
         }
+        self.check_served(&next.map)?;
         for (partition, step) in next.steps {
             *self.steps.entry(step).or_default() += 1;
             // What the operator gives up may have been all that there was.
@@ -289,6 +290,20 @@ impl World {
             self.check_closed(partition, was, row)?;
         }
         Ok(true)
+    }
+
+    /// Where a live peer serves, a live one does under the next map, too.
+    fn check_served(&self, next: &ClusterMap) -> Result<(), String> {
+        let live = self.live();
+        let serves = |stay: &Stay| {
+            stay.serves() && live.contains(&stay.incarnation) && !next.forgotten.contains(&stay.incarnation)
+        };
+        for (partition, (was, row)) in self.map.rows.iter().zip(&next.rows).enumerate() {
+            if was.peers.values().any(serves) && !row.peers.values().any(serves) {
+                return Err(format!("partition {partition} has a live Serving peer and would have none that is live"));
+            }
+        }
+        Ok(())
     }
 
     /// The replica of a stay, wherever its directory is.
