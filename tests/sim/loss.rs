@@ -190,10 +190,23 @@ impl World {
                 });
             }
             if !self.held_elsewhere(Some(n), version) {
+                self.take_what_is_being_dropped(n, version);
                 // What goes by the operator's word has no name here.
                 let verdict = if how.is_empty() { Ok(()) } else { kept::lost(&self.oracle, version, how) };
                 self.lose(version, verdict);
             }
+        }
+    }
+
+    /// A replica that another node dropped, though not durably yet, is no copy any more: its drop counts as of now.
+    fn take_what_is_being_dropped(&mut self, n: usize, version: VersionId) {
+        let v = &mut self.oracle.versions[version];
+        let (partition, dot) = (v.partition, v.order.1);
+        let others = self.oracle.holdings.iter().enumerate().filter(|(m, _)| *m != n).map(|(_, holdings)| holdings);
+        for holdings in others.filter(|holdings| holdings.durable[partition.0 as usize].vector.covers(dot)) {
+            let dropped = holdings.dropped_by(u64::MAX).into_iter();
+            let such = dropped.filter(|(p, closing)| *p == partition && !closing.begun);
+            such.for_each(|(_, closing)| v.take(Taken::Dropped(closing)));
         }
     }
 

@@ -66,6 +66,11 @@ const FAILED: &[(&str, u64, &str)] = &[
         "of the simulator: a disk was given up by a map that its own node was told before anybody acted under it",
     ),
     (
+        "aimed",
+        203,
+        "of the simulator's oracle: a disk was lost within milliseconds of a drop that the operator wanted, not durable yet",
+    ),
+    (
         "bulk",
         76_964,
         "a node that had refused a connection was gone until its ping, though connected: 1 copy was written",
