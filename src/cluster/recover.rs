@@ -237,6 +237,11 @@ impl Vow {
         self.0 = Some(Given { branch, to: to.clone(), since_ms: now_ms });
         true
     }
+
+    /// Whether the last agreement was to this recovery: however long ago, its map was made on that word.
+    pub fn is_for(&self, branch: BranchId) -> bool {
+        self.0.as_ref().is_some_and(|given| given.branch == branch)
+    }
 }
 
 #[cfg(test)]

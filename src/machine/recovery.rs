@@ -292,13 +292,15 @@ impl Machine {
 
     // ---- Lines of maps.
 
-    /// Whether this node may go on to a map: of its own line, or of one that was recovered from it while no majority
-    /// of its own voters answers.
+    /// Whether this node may go on to a map: of its own line, or of one that was recovered from it, while no majority
+    /// of its own voters answers or with its own agreement.
     pub(super) fn may_go_on_to(&mut self, map: &ClusterMap, io: &mut Io<'_>) -> bool {
         let newest = self.learned.as_ref().map_or(&self.map, |(_, map)| map);
         match newest.standing().relation(&map.standing()) {
             Relation::Same => true,
             Relation::After if !self.map.is_born() || !self.quorum_may_live() => true,
+            // Whoever is back since: it has agreed to go on without them, and others have done so on its word.
+            Relation::After if self.recovery.vow.is_for(map.line.branch()) => true,
             Relation::After | Relation::Before | Relation::Apart => {
                 let branch = map.line.branch();
                 if self.recovery.warned.replace(branch) != Some(branch) {

@@ -71,6 +71,11 @@ const FAILED: &[(&str, u64, &str)] = &[
         "of the simulator's oracle: a disk was lost within milliseconds of a drop that the operator wanted, not durable yet",
     ),
     (
+        "aimed",
+        97_449,
+        "a voter that came back without its disk kept a node from the recovered map that it had agreed to, for ever",
+    ),
+    (
         "bulk",
         76_964,
         "a node that had refused a connection was gone until its ping, though connected: 1 copy was written",

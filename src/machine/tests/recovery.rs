@@ -77,6 +77,41 @@ fn of_two_nodes_one_goes_on_alone_and_takes_up_others() {
 }
 
 #[test]
+fn who_has_agreed_to_a_recovery_goes_on_with_it_whoever_comes_back_meanwhile() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(6);
+    all.run_ms(1_000);
+    // The voters are 1, 4, 2, 5, 3.
+    for number in [1, 2, 4] {
+        all.stop(number);
+    }
+    all.loses = |_, to, message| *to == node(3) && matches!(message, Message::MapPush(_) | Message::MapDeltas(_));
+    let asked = all.begin_change(6, CONFIRMED);
+    while all.branch(6) == 0 {
+        all.run_ms(10);
+    }
+    // With these, most voters are there again, before node 3 hears of the map that it has agreed to.
+    for number in [2, 4] {
+        all.hosts.get_mut(&node(number)).unwrap().up = true;
+    }
+    all.connect_all();
+    all.run_ms(1_000);
+    assert_eq!(all.branch(3), 0);
+    all.loses = |_, _, _| false;
+    assert_eq!(all.changed(asked), Ok(0));
+    all.run_ms(8_000);
+    assert_eq!(all.branch(3), all.branch(6));
+    for number in [2, 4] {
+        assert!(matches!(all.ended.get(&node(number)), Some(StoreError::Forgotten(_))), "{:?}", all.ended);
+    }
+    for n in 0..60 {
+        let response = all.get([3, 5, 6][n % 3], &format!("key{n}"), &context);
+        assert!(matches!(&response, Response::Value { value, .. } if value == &format!("{n}")), "{response:?}");
+    }
+}
+
+#[test]
 fn of_a_recovered_store_a_connection_is_a_sign_of_life_too() {
     let mut all = Lockstep::new(3, 1);
     all.run_ms(2_000);
