@@ -33,6 +33,13 @@ impl Lockstep {
         self.machine(number).map().line.branch().0
     }
 
+    fn check_sixty_at(&mut self, numbers: &[usize], context: &Context) {
+        for n in 0..60 {
+            let response = self.get(numbers[n % numbers.len()], &format!("key{n}"), context);
+            assert!(matches!(&response, Response::Value { value, .. } if value == &format!("{n}")), "{response:?}");
+        }
+    }
+
     fn start_anew(&mut self, number: usize, nodes: usize, shards: u32) {
         self.ended.remove(&node(number));
         self.start(number, nodes, shards, MemoryStore::new());
@@ -42,6 +49,18 @@ impl Lockstep {
         host.machine = Machine::open(config, &host.store, self.now).unwrap();
         self.connect_all();
     }
+}
+
+/// Sixty keys, and then neither a majority of the voters, 1, 4, 2, 5 and 3, nor more of shard 1 (nodes 1 to 3) than node 3.
+fn three_of_six_are_left() -> (Lockstep, Context) {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    let context = all.sixty(6);
+    all.run_ms(1_000);
+    for number in [1, 2, 4] {
+        all.stop(number);
+    }
+    (all, context)
 }
 
 #[test]
@@ -78,14 +97,7 @@ fn of_two_nodes_one_goes_on_alone_and_takes_up_others() {
 
 #[test]
 fn who_has_agreed_to_a_recovery_goes_on_with_it_whoever_comes_back_meanwhile() {
-    let mut all = Lockstep::new(6, 2);
-    all.run_ms(2_000);
-    let context = all.sixty(6);
-    all.run_ms(1_000);
-    // The voters are 1, 4, 2, 5, 3.
-    for number in [1, 2, 4] {
-        all.stop(number);
-    }
+    let (mut all, context) = three_of_six_are_left();
     all.loses = |_, to, message| *to == node(3) && matches!(message, Message::MapPush(_) | Message::MapDeltas(_));
     let asked = all.begin_change(6, CONFIRMED);
     while all.branch(6) == 0 {
@@ -105,10 +117,7 @@ fn who_has_agreed_to_a_recovery_goes_on_with_it_whoever_comes_back_meanwhile() {
     for number in [2, 4] {
         assert!(matches!(all.ended.get(&node(number)), Some(StoreError::Forgotten(_))), "{:?}", all.ended);
     }
-    for n in 0..60 {
-        let response = all.get([3, 5, 6][n % 3], &format!("key{n}"), &context);
-        assert!(matches!(&response, Response::Value { value, .. } if value == &format!("{n}")), "{response:?}");
-    }
+    all.check_sixty_at(&[3, 5, 6], &context);
 }
 
 #[test]
@@ -141,14 +150,7 @@ fn of_a_recovered_store_a_connection_is_a_sign_of_life_too() {
 
 #[test]
 fn all_who_are_left_take_the_map_over_and_who_was_given_up_begins_anew() {
-    let mut all = Lockstep::new(6, 2);
-    all.run_ms(2_000);
-    let context = all.sixty(6);
-    all.run_ms(1_000);
-    // Shard 1 is nodes 1 to 3, shard 2 nodes 4 to 6; the voters are 1, 4, 2, 5, 3.
-    for number in [1, 2, 4] {
-        all.stop(number);
-    }
+    let (mut all, context) = three_of_six_are_left();
     assert_eq!(all.change(6, CONFIRMED), Ok(0));
     let map = all.machine(6).map().clone();
     for number in [3, 5, 6] {
@@ -158,10 +160,7 @@ fn all_who_are_left_take_the_map_over_and_who_was_given_up_begins_anew() {
     for row in &all.machine(3).map().rows {
         assert!(row.peers.values().all(|stay| !stay.lost), "what is lost is closed: {row:?}");
     }
-    for n in 0..60 {
-        let response = all.get([3, 5, 6][n % 3], &format!("key{n}"), &context);
-        assert!(matches!(&response, Response::Value { value, .. } if value == &format!("{n}")), "{response:?}");
-    }
+    all.check_sixty_at(&[3, 5, 6], &context);
     // One of the given up is back, alone.
     all.hosts.get_mut(&node(4)).unwrap().up = true;
     all.connect_all();
