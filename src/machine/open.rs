@@ -154,24 +154,28 @@ impl Machine {
         Ok(())
     }
 
-    /// Where the logs begin.
+    /// Where the logs begin. What is there of a log that was closed, and not removed before the node ended, is closed again.
     fn take_up_logs(&mut self, partition: PartitionId, store: &dyn Store) -> Result<(), StoreError> {
         let part = &mut self.parts[partition.0 as usize];
         let Some(replica) = &part.replica else { return Ok(()) };
+        let mut begins = BTreeMap::new();
+        let (mut from, end) = records::range(b'l', partition);
+        while let Some((key, _)) = store.scan(&from, &end, 1)?.first() {
+            let first = records::log_dot(key)?;
+            begins.insert(first.stay, first.seq);
+            from = records::own_log(partition, first.stay).1;
+        }
         let now = self.now.mono_ms;
         for (own, log) in &mut part.logs {
-            let (from, until) = records::own_log(partition, *own);
             let durable = replica.durable.get(*own);
-            log.truncated = match store.scan(&from, &until, 1)?.first() {
-                Some((key, _)) => records::log_dot(key)?.seq.saturating_sub(1),
-                None => durable,
-            };
+            log.truncated = begins.remove(own).map_or(durable, |first| first.saturating_sub(1));
             // What is not in the log any more is everywhere. For the rest the peers have as long as for a new write.
             part.ackable.insert(*own, log.truncated);
             if log.truncated < durable {
                 log.streams.values_mut().for_each(|progress| progress.behind_since_ms = Some(now));
             }
         }
+        self.closed_logs.extend(begins.into_keys().map(|stay| (partition, stay)));
         Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! What the disk does to a node: full, restored from a backup, read again after a crash.
 
 use super::*;
+use crate::machine::records;
+use crate::store::{Batch, Read};
+use crate::types::{Dot, PartitionId, StayId};
 
 #[test]
 fn a_restored_backup_ends_the_node_that_has_it() {
@@ -117,4 +120,26 @@ fn a_restart_beside_a_silent_peer_shows_what_it_wrote() {
     // Nobody says that node2 is down, so it counts as live for a while.
     all.start(1, 2, 1, store);
     assert!(matches!(all.get(1, "a", &Context::empty()), Response::Value { .. }));
+}
+
+#[test]
+fn what_a_closed_log_left_is_removed_after_a_crash_too() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    // The log of a stay that is over: its row was adopted and synced, and the node was killed before it was removed.
+    let (partition, closed) = (PartitionId(0), StayId(9_999));
+    let store = all.hosts[&node(2)].store.crash(0);
+    let left: Vec<_> = (3..6).map(|seq| records::log_key(partition, Dot { stay: closed, seq })).collect();
+    let changes = left.into_iter().map(|key| (key, Some(Bytes::from("an operation")))).collect();
+    store.apply(Batch { changes }).unwrap();
+    store.sync().unwrap();
+    all.stop(2);
+    all.start(2, 3, 1, store);
+    all.connect_all();
+    all.run_ms(2_000);
+    let context = all.put(2, "a", "1", &Context::empty());
+    all.run_ms(2_000);
+    let (from, until) = records::range(b'l', partition);
+    assert_eq!(all.hosts[&node(2)].store.scan(&from, &until, 10).unwrap(), []);
+    assert!(matches!(all.get(1, "a", &context), Response::Value { .. }));
 }

@@ -85,9 +85,9 @@ fn node_settled(world: &World, n: usize, lost: bool) -> Verdict {
         }
         for (kind, what) in [(b'l', "log entries"), (b't', "tombstones"), (b'f', "parts of a fill")] {
             let (from, until) = records::range(kind, status.partition);
-            let left = world.nodes[n].disk.scan(&from, &until, 10).expect("memory does not fail").len();
-            if left > 0 {
-                return Err(format!("{at}: {left} {what} are left"));
+            let left = world.nodes[n].disk.scan(&from, &until, 10).expect("memory does not fail");
+            if let Some((first, _)) = left.first() {
+                return Err(format!("{at}: {} {what} are left, the first at {first:?}", left.len()));
             }
         }
     }
