@@ -45,17 +45,26 @@ impl Checker<'_> {
         for word in &self.found.held {
             held.entry(word.key).or_insert(*word);
         }
+        let deletes = self.last_deletes();
         let mut account = Account::default();
         for write in &self.found.acknowledged {
             let event = &self.found.events[*write as usize];
             if let Some(held) = held.get(&event.key).filter(|_| event.kind.is_write()) {
-                self.settle(*write, *held, &mut account);
+                self.settle(*write, *held, &deletes[event.key as usize], &mut account);
             }
         }
         account
     }
 
-    fn settle(&self, write: u32, held: Held, account: &mut Account) {
+    /// By key, the last delete of each chain: it stands for all of them. A write that follows it follows them all, and a
+    /// write that one of them follows is followed by it.
+    fn last_deletes(&self) -> Vec<Vec<u32>> {
+        let is_delete = |number: &u32| self.found.events[*number as usize].kind == Kind::Delete;
+        let last = |writes: &Vec<u32>| writes.iter().rev().copied().find(is_delete);
+        self.writes.iter().map(|chains| chains.values().filter_map(last).collect()).collect()
+    }
+
+    fn settle(&self, write: u32, held: Held, deletes: &[u32], account: &mut Account) {
         let event = &self.found.events[write as usize];
         let number = event.record as usize;
         let nothing = self.records[held.record as usize].value.is_none();
@@ -64,10 +73,8 @@ impl Checker<'_> {
             return;
         }
         // Where nothing is there and no delete alone explains it, any may be what is there.
-        let deletes = (0..).zip(&self.found.events).filter(|(_, other)| {
-            nothing && held.shows.is_none() && other.key == event.key && other.kind == Kind::Delete
-        });
-        let mut there: Vec<u32> = held.shows.into_iter().chain(deletes.map(|(number, _)| number)).collect();
+        let deletes = deletes.iter().copied().filter(|_| nothing && held.shows.is_none());
+        let mut there: Vec<u32> = held.shows.into_iter().chain(deletes).collect();
         there.retain(|other| !self.is_before(*other, write));
         let last = there.iter().max_by_key(|other| self.records[self.record(**other)].end_us);
         if there.iter().any(|other| self.is_before(write, *other)) {

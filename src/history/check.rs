@@ -76,14 +76,14 @@ pub fn check(records: &[Record]) -> Result<Report, HistoryError> {
 }
 
 /// The writes of one key in one chain, in order.
-type Writes = BTreeMap<u32, Vec<u32>>;
+pub(super) type Writes = BTreeMap<u32, Vec<u32>>;
 
 pub(super) struct Checker<'a> {
     pub(super) records: &'a [Record],
     pub(super) found: Events,
     clocks: Clocks,
     /// By key.
-    writes: Vec<Writes>,
+    pub(super) writes: Vec<Writes>,
     /// Pairs of writes of one key: the first comes before the second in every order that explains the reads.
     conflicts: Vec<(u32, u32)>,
     account: Account,

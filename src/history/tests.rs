@@ -359,8 +359,8 @@ proptest! {
 // ---- Large histories of a store that is right, and of one that is a little wrong.
 
 /// A store of three replicas that exchange writes in causal order, last writer by a Lamport clock; `clients` sessions
-/// each at a replica of its own, reading and writing at random. One read of `operations` shows what it must not, if so
-/// wished.
+/// each at a replica of its own, reading, writing and deleting at random, with their contexts; and what each replica holds
+/// at the end. One read of `operations` shows what it must not, if so wished.
 fn large(operations: usize, clients: usize, stale: bool) -> Vec<Record> {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut draw = move |n: usize| {
@@ -371,43 +371,53 @@ fn large(operations: usize, clients: usize, stale: bool) -> Vec<Record> {
     };
     let keys = 200;
     // One log of all writes, in an order that extends causality; a replica has a prefix of it.
-    let mut log: Vec<(usize, usize)> = Vec::new();
+    let mut log: Vec<(usize, Option<usize>)> = Vec::new();
     let mut reaches = [0_usize; 3];
     let mut values = vec![vec![None; keys]; 3];
+    let catch_up = |log: &[(usize, Option<usize>)], reaches: &mut [usize], values: &mut [Vec<_>], replica: usize| {
+        log[reaches[replica]..].iter().for_each(|(key, value)| values[replica][*key] = *value);
+        reaches[replica] = log.len();
+    };
     let mut records = Vec::new();
+    let mut contexts = vec![None; clients];
     for i in 0..operations {
-        let (client, key) = (draw(clients), draw(keys));
+        let (client, key, what) = (draw(clients), draw(keys), draw(10));
         let replica = client % 3;
-        if draw(4) == 0 {
-            reaches[replica] = log.len();
-            log.iter().for_each(|(key, value)| values[replica][*key] = Some(*value));
+        // Whoever writes has caught up: so the log's order is the order of the writes.
+        if what < 5 || draw(4) == 0 {
+            catch_up(&log, &mut reaches, &mut values, replica);
         }
-        let text = if draw(2) == 0 {
-            // Whoever writes has caught up: so the log's order is the order of the writes.
-            reaches[replica] = log.len();
-            log.iter().for_each(|(key, value)| values[replica][*key] = Some(*value));
-            log.push((key, i));
-            values[replica][key] = Some(i);
-            format!("c{client} w k{key} v{i}")
-        } else {
-            match values[replica][key] {
-                Some(value) => format!("c{client} r k{key} v{value}"),
-                None => format!("c{client} r k{key}"),
+        let text = match values[replica][key] {
+            Some(_) if what == 0 => {
+                log.push((key, None));
+                format!("c{client} d k{key}")
             }
+            _ if what < 5 => {
+                log.push((key, Some(i)));
+                format!("c{client} w k{key} v{i}")
+            }
+            Some(value) => format!("c{client} r k{key} v{value}"),
+            None => format!("c{client} r k{key}"),
         };
-        if log.len() > 64 {
-            let low = reaches.iter().copied().min().unwrap_or_default();
-            if low == log.len() {
-                log.clear();
-                reaches = [0; 3];
-            }
+        if what < 5 {
+            catch_up(&log, &mut reaches, &mut values, replica);
         }
-        records.push(record(&text, i as u64 + 1));
+        let (context_in, context_out) = (contexts[client].replace(i), Some(format!("context{i}")));
+        let context_in = Some(context_in.map_or_else(String::new, |before| format!("context{before}")));
+        records.push(Record { context_in, context_out, ..record(&text, i as u64 + 1) });
     }
+    let at = operations as u64 + 1;
     if stale {
-        let at = operations as u64 + 1;
         let text = ["z w once a", "z w once b", "z r once b", "z w k0 w0", "y r k0 w0", "y r once a"];
         records.extend(text.iter().zip(at..).map(|(line, at)| record(line, at)));
+    }
+    for replica in 0..3 {
+        catch_up(&log, &mut reaches, &mut values, replica);
+        // What is wrong has written key 0, too.
+        for (key, value) in values[replica].iter().enumerate().skip(usize::from(stale)) {
+            let value = value.map(|value| format!("v{value}")).unwrap_or_default();
+            records.push(record(&format!("n{replica} f k{key} {value}"), at + 10));
+        }
     }
     records
 }
@@ -419,9 +429,27 @@ fn a_hundred_thousand_operations_take_seconds() {
         let begin = Instant::now();
         let report = check(&records).unwrap();
         let took = begin.elapsed();
-        println!("{} operations of {} chains: {took:?}", report.operations, report.chains);
+        println!("{} operations of {} chains: {took:?}; {}", report.operations, report.chains, report.account);
         let patterns: Vec<_> = report.violations.iter().map(|violation| violation.pattern).collect();
         assert_eq!(patterns, if stale { vec![Pattern::WriteCORead] } else { vec![] }, "{:?}", report.violations);
+        let Account { readable, followed, lost, .. } = &report.account;
+        assert!(*readable > 150 && *followed > 40_000 && lost.is_empty(), "{}", report.account);
         assert!(took.as_secs() < 5, "{took:?}");
     }
+}
+
+/// Nothing is there at the end, and half of the operations are deletes of the one key that there is.
+#[test]
+fn what_became_of_deletes_of_one_key_takes_no_longer() {
+    let lines = (0..100_000).map(|i| match i % 2 {
+        0 => record(&format!("c{} w k {i}", i / 2 % 64), i + 1),
+        _ => record(&format!("c{} d k", i / 2 % 64), i + 1),
+    });
+    let records: Vec<Record> = lines.chain([record("n1 f k", 200_000)]).collect();
+    let begin = Instant::now();
+    let report = check(&records).unwrap();
+    let took = begin.elapsed();
+    println!("{took:?}; {}", report.account);
+    assert_eq!((report.account.lost.len(), report.account.acknowledged()), (0, 100_000), "{}", report.account);
+    assert!(took.as_secs() < 5, "{took:?}");
 }

@@ -25,10 +25,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use super::message::{FillChunk, FillEnd, Message};
 use super::part::Lack;
+use super::records::FillMark;
 use super::rules::Rule;
 use super::{Io, Machine, records};
 use crate::causal::item::Item;
@@ -37,7 +37,7 @@ use crate::causal::vector::VersionVector;
 use crate::cluster::map::PeerState;
 use crate::error::StoreError;
 use crate::store::{Read, Store};
-use crate::types::{BatchNo, Epoch, Key, NodeAddr, PartitionId, StayId, Timestamp};
+use crate::types::{BatchNo, Epoch, Key, NodeAddr, PartitionId, StayId};
 use budget::Purpose;
 use items::{item_weight, next_items};
 
@@ -79,15 +79,6 @@ pub(super) struct FillIn {
     in_place: bool,
     /// … and one that waits here for its turn. The next is asked for when it is merged.
     kept: Option<Vec<(Key, Item)>>,
-}
-
-/// What stands on the disk for a fill that is whole: from then on it is taken over, whatever happens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FillMark {
-    chunks: u32,
-    vector: VersionVector,
-    floor: Epoch,
-    clock: Timestamp,
 }
 
 impl FillIn {

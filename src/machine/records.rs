@@ -10,7 +10,7 @@
 //! | `i` partition key | the key's [`Item`] |
 //! | `t` partition key | empty: the item is a tombstone |
 //! | `l` partition stay seq | the log: an [`Op`] of an own stay |
-//! | `f` partition index | items of an unfinished fill |
+//! | `f` partition index | items of an unfinished fill; at the greatest index [`FillMark`], once it is whole |
 //!
 //! Numbers in keys are big-endian, so that a scan is in their order. Every record begins with the version of its
 //! format; a record that does not decode is damage, never skipped.
@@ -54,6 +54,19 @@ pub struct ReplicaRecord {
     pub tombstones: u64,
     /// Bytes of the items' records and keys.
     pub bytes: u64,
+}
+
+/// What stands on the disk for a fill that is whole: from then on it is taken over, whatever happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FillMark {
+    /// Parts that were put aside.
+    pub chunks: u32,
+    /// What the source had applied.
+    pub vector: VersionVector,
+    /// The source's floor.
+    pub floor: Epoch,
+    /// The source's clock.
+    pub clock: Timestamp,
 }
 
 /// The part of an item's record that merging needs; the value is not touched.

@@ -11,7 +11,7 @@ use crate::cluster::line::{Relation, Standing};
 use crate::types::{BranchId, ClusterId, Epoch, Incarnation, NodeAddr};
 
 /// The newest version of the protocol between nodes that this build speaks.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The oldest one that it still speaks, with builds that know no newer one.
 pub const OLDEST_FORMAT_VERSION: u32 = 1;
@@ -305,8 +305,9 @@ mod tests {
         let astray = node2.hello(&"node3:80".parse().unwrap());
         assert!(matches!(node1.accept(&astray), Err(Refusal::OtherAddress { .. })));
         assert!(matches!(node1.accept(&node1.hello(&node1.address)), Err(Refusal::SameAddress(_))));
-        let future = proto::Hello { format_version: 3, oldest_format_version: 2, to: "?".into(), ..hello.clone() };
-        assert!(matches!(node1.accept(&future), Err(Refusal::OtherFormat { theirs: Versions { newest: 3, .. }, .. })));
+        let later = FORMAT_VERSION + 1;
+        let future = proto::Hello { format_version: 9, oldest_format_version: later, to: "?".into(), ..hello.clone() };
+        assert!(matches!(node1.accept(&future), Err(Refusal::OtherFormat { theirs: Versions { newest: 9, .. }, .. })));
         let cut = proto::Hello { incarnation: bytes::Bytes::from_static(b"short"), ..hello };
         assert_eq!(Status::from(node1.accept(&cut).unwrap_err()).code(), Code::InvalidArgument);
     }
@@ -327,10 +328,11 @@ mod tests {
             ..node2.hello(&node1.address)
         };
         // A later build that still speaks this one's, and the first one, which told no oldest version.
-        for hello in [hello(1, 7), hello(0, 1)] {
-            assert_eq!(node1.accept(&hello).unwrap().format_version, 1);
+        for (hello, common) in [(hello(1, 7), FORMAT_VERSION), (hello(0, 1), 1)] {
+            assert_eq!(node1.accept(&hello).unwrap().format_version, common);
         }
-        for hello in [hello(0, 2), hello(2, 7), hello(0, 0)] {
+        let later = FORMAT_VERSION + 1;
+        for hello in [hello(0, later), hello(later, 7), hello(0, 0)] {
             let refused = Status::from(node1.accept(&hello).unwrap_err());
             assert_eq!(Refusal::reason_of(&refused), Some("other-format"), "{refused}");
         }

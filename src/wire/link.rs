@@ -13,14 +13,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use super::convert::{id_to_proto, line_to_proto, message_to_proto};
+use super::convert::{id_to_proto, line_to_proto, message_to_proto, version_of};
 use super::dial::Dialler;
 use super::identity::{Local, Remote};
 use super::outbox::{Batch, Outbox};
 use super::proto::frame_ack::Kind;
 use super::proto::replica_client::ReplicaClient;
 use super::proto::{Frame, FrameAck};
-use super::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MAX_FRAME_BYTES};
+use super::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MAX_FRAME_BYTES, proto};
+use crate::machine::message::Message;
 use crate::types::NodeAddr;
 
 /// How long a dial may take. With the pause between two it stays below a second, so that a peer that is back is
@@ -142,12 +143,21 @@ impl Link {
             number: self.window.sent(batch.bytes),
             hello: None,
             cluster_id: id_to_proto(local.cluster_id().0),
-            messages: batch.messages.iter().filter_map(message_to_proto).collect(),
+            messages: spoken(&batch.messages, self.remote.format_version),
             line: line_to_proto(&standing.line),
             epoch: standing.epoch.0,
         };
         self.frames.try_send(frame).is_ok()
     }
+}
+
+/// The messages that a peer of this version knows; whoever waits for an answer to another does as if it had been lost.
+fn spoken(messages: &[Message], version: u32) -> Vec<proto::Message> {
+    let (known, unknown): (Vec<_>, Vec<_>) = messages.iter().partition(|message| version_of(message) <= version);
+    if !unknown.is_empty() {
+        tracing::debug!(version, "{} messages were not sent: the peer's build does not know them", unknown.len());
+    }
+    known.into_iter().filter_map(message_to_proto).collect()
 }
 
 /// The frames in flight: numbers and bytes, oldest first.
@@ -197,6 +207,17 @@ fn down_of(error: &tonic::transport::Error) -> Down {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Epoch;
+
+    #[test]
+    fn a_peer_of_an_older_build_is_sent_nothing_that_it_does_not_know() {
+        let pull = Message::MapPull { have: Epoch(1), hash: 0 };
+        let asked = Message::LossAsked { id: 1, incarnations: Vec::new() };
+        let told = Message::LossTold { id: 1, told: Vec::new(), held: Vec::new() };
+        let messages = [asked, pull.clone(), told];
+        assert_eq!(spoken(&messages, 1), [message_to_proto(&pull).unwrap()]);
+        assert_eq!(spoken(&messages, 2).len(), 3);
+    }
 
     #[test]
     fn the_window_opens_with_acknowledgements() {

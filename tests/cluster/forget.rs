@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 const TOLD_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// `entail forget`, with this typed at its question.
-fn forget(lost: &str, node: &str, typed: &str) -> Output {
+pub fn forget(lost: &str, node: &str, typed: &str) -> Output {
     let mut command = entail();
     command.args(["forget", lost, "--node", node]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

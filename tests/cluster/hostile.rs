@@ -1,5 +1,7 @@
 //! Clients that mean no good, against a real node, all at once: while they are there, and long after, a good client is
-//! answered quickly, the node's memory stays within a bound, and it is rid of them when its patience ends.
+//! answered quickly, the node's memory stays within a bound, and it is rid of them when its patience ends. They are one in
+//! ten of what they can be, unless `ENTAIL_HOSTILE` is `all`: then there are ten thousand idle connections, and a thousand
+//! threads of clients.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -22,14 +24,26 @@ const SLACK: Duration = Duration::from_secs(8);
 /// The longest that a good client may wait meanwhile, on a busy machine.
 const MOST_WAIT: Duration = Duration::from_secs(3);
 
-/// What a node may take beyond what it took before: the room of bodies, and the buffers of ten thousand connections.
-const MOST_MEMORY: u64 = 768 << 20;
+/// What a node may take beyond what it took before: the room of bodies, and the buffers of ten thousand connections; or of
+/// one in ten.
+const MOST_MEMORY: [u64; 2] = [768 << 20, 256 << 20];
 
 const IDLE: usize = 10_000;
+
+/// Whether there are as many of them as there can be.
+fn are_all() -> bool {
+    std::env::var("ENTAIL_HOSTILE").is_ok_and(|value| value == "all")
+}
+
+/// So many, or one in ten.
+fn so_many(all: usize) -> usize {
+    if are_all() { all } else { all / 10 }
+}
 
 /// A bad client's way, how often at once, and what must come of it.
 struct Attack {
     name: &'static str,
+    /// … at the most.
     connections: usize,
     run: fn(&str) -> Ended,
 }
@@ -196,7 +210,7 @@ fn open_files(pid: u32) -> usize {
 /// All of an attack's connections at once; how many ended in each way.
 fn attack(node: &str, attack: &Attack) -> Vec<Ended> {
     scope(|threads| {
-        let all: Vec<_> = (0..attack.connections).map(|_| threads.spawn(|| (attack.run)(node))).collect();
+        let all: Vec<_> = (0..so_many(attack.connections)).map(|_| threads.spawn(|| (attack.run)(node))).collect();
         all.into_iter().map(|one| one.join().expect("it does not panic")).collect()
     })
 }
@@ -216,7 +230,7 @@ fn right(name: &str, ended: &Ended) -> bool {
     }
 }
 
-/// Ten thousand connections, some of which were of use once; nothing is read from them until they are closed.
+/// Very many connections, some of which were of use once; nothing is read from them until they are closed.
 fn idle(node: &str) -> usize {
     let one = |number: usize| {
         let mut stream = connect(node).expect("the node accepts");
@@ -226,7 +240,7 @@ fn idle(node: &str) -> usize {
         }
         stream
     };
-    let mut held: Vec<TcpStream> = (0..IDLE).map(one).collect();
+    let mut held: Vec<TcpStream> = (0..so_many(IDLE)).map(one).collect();
     let until = Instant::now() + PATIENCE + SLACK;
     held.retain_mut(|stream| {
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -262,7 +276,7 @@ fn silent_on_the_grpc_port<'s>(threads: &'s Scope<'s, '_>, node: &str) {
 }
 
 #[test]
-#[ignore = "holds waits against bounds in seconds, with a thousand threads of clients: for a machine with nothing else on it"]
+#[ignore = "half a minute of waits that are held against bounds in seconds; a stage of its own in .ci/run"]
 fn bad_clients_all_at_once_disturb_nobody() {
     raise_file_limit();
     let patience = PATIENCE.as_millis().to_string();
@@ -288,7 +302,7 @@ fn bad_clients_all_at_once_disturb_nobody() {
             println!("{}: {} connections, {told} answered, {} wrong", attack.name, ended.len(), wrong.len());
             assert!(wrong.is_empty(), "{}: {wrong:?}", attack.name);
         }
-        assert_eq!(idle.join().expect("it does not panic"), 0, "of {IDLE} idle connections so many were held");
+        assert_eq!(idle.join().expect("it does not panic"), 0, "idle connections were held");
         drop(ends);
         good.join().expect("the good client is served")
     });
@@ -300,7 +314,7 @@ fn bad_clients_all_at_once_disturb_nobody() {
         mib(peak)
     );
     assert!(longest < MOST_WAIT, "a good client waited {longest:?}");
-    assert!(peak < before + MOST_MEMORY, "{} MiB, {} before", mib(peak), mib(before));
+    assert!(peak < before + MOST_MEMORY[usize::from(!are_all())], "{} MiB, {} before", mib(peak), mib(before));
     crate::harness::wait_until("their connections are closed", SLACK, || open_files(pid) < files + 20);
     assert_eq!(Client::new().get(node, "x").expect("an answer").status, 404, "nothing was written by them");
 }

@@ -44,8 +44,13 @@ impl Keys {
 
     /// Reads every key back, at one node after the other, by clients who know nothing; what is wrong, in words.
     pub fn wrong(&self, nodes: &[String]) -> Vec<String> {
+        self.wrong_at(nodes, 1)
+    }
+
+    /// The same, each at the node that is so many after the one that wrote it.
+    pub fn wrong_at(&self, nodes: &[String], after: usize) -> Vec<String> {
         self.each(|client, number, bounds| {
-            let node = &nodes[(number + 1) % nodes.len()];
+            let node = &nodes[(number + after) % nodes.len()];
             let answer = client.get(node, &name(number)).expect("the node answers");
             let wrong = answer.status != 200 || !bounds.admit(held(&answer));
             wrong.then(|| format!("{} at {node}: {answer:?}, but {bounds:?}", name(number)))

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::changes::{reshard, state};
 use crate::client::Client;
+use crate::forget::forget;
 use crate::harness::{Cluster, Place, machine, wait_until};
 
 /// Where the fixture's nodes lived, and have to live.
@@ -129,6 +130,27 @@ fn write(cluster: &Cluster, client: &mut Client, from: u64, until: u64) {
     }
 }
 
+/// A node of this build asks all that are there what is lost with another: what an older one does not know must not end the
+/// connection to it.
+fn ask_to_forget(cluster: &mut Cluster) {
+    let (asked, lost) = (1, 3);
+    cluster.kill(lost);
+    let gone = cluster.nodes[lost].clone();
+    wait_until("it is out of the view", Duration::from_secs(20), || {
+        cluster.view(asked).is_ok_and(|view| !view.contains(&gone))
+    });
+    let before = cluster.said(asked).len();
+    let told = forget(&gone, &cluster.nodes[asked], "n\n");
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("nothing was done"), "{told}");
+    cluster.restart(lost);
+    cluster.wait_ready();
+    let said = cluster.said(asked)[before..].to_owned();
+    let older = |line: &&str| [0, 2].iter().any(|node| line.contains(&cluster.nodes[*node]));
+    let broken = said.lines().filter(|line| line.contains("no connection")).find(older);
+    assert_eq!(broken, None);
+}
+
 #[test]
 fn nodes_of_two_builds_serve_side_by_side() {
     let Some(other) = std::env::var_os(OTHER).map(PathBuf::from) else {
@@ -149,6 +171,8 @@ fn nodes_of_two_builds_serve_side_by_side() {
         wait_until("the reshard is done", Duration::from_secs(60), || state(&cluster.nodes[0]) == "done");
         check(&cluster, &mut client, 200);
     }
+    ask_to_forget(&mut cluster);
+    check(&cluster, &mut client, 200);
     // The older ones are replaced one by one, and one goes back, all on the data that they have.
     for (node, build) in [(0, None), (2, None), (1, Some(other))] {
         assert!(cluster.terminate(node, Duration::from_secs(20)).success());

@@ -1,8 +1,8 @@
 //! What earlier builds have sent, as it was: every later build must read it, and mean the same by it.
 //!
-//! `tests/fixtures/wire-1` holds one file for each thing of `tests/samples`: messages between nodes as version 1 of the
-//! protocol has them. Files are added (`cargo test --release --test formats -- --ignored add_what_is_new` writes those that
-//! are missing) and never changed. The data directories of earlier builds are in `tests/cluster/upgrade.rs`.
+//! `tests/fixtures/wire-N` hold one file for each thing of `tests/samples`: messages between nodes, each as the version of
+//! the protocol that first had it. Files are added (`cargo test --release --test formats -- --ignored add_what_is_new` writes
+//! those that are missing) and never changed. The data directories of earlier builds are in `tests/cluster/upgrade.rs`.
 
 #[path = "../samples/mod.rs"]
 mod samples;
@@ -15,18 +15,24 @@ use bytes::Bytes;
 use entail::causal::codec::ContextCodec;
 use entail::machine::message::{Message, Request, Response};
 use entail::types::Incarnation;
-use entail::wire::convert::{Reader, message_to_proto, ping_from_proto, sign_to_proto};
+use entail::wire::convert::{Reader, message_to_proto, ping_from_proto, sign_to_proto, version_of};
 use entail::wire::{FORMAT_VERSION, Local, OLDEST_FORMAT_VERSION, proto};
 use prost::Message as _;
 
 const READER: Reader = Reader { partitions: samples::PARTITIONS };
 
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wire-1")
+/// Of version 1, but for messages that came later.
+fn path(name: &str) -> PathBuf {
+    let message = samples::messages().into_iter().find(|(sample, _)| format!("{sample}.bin") == name);
+    directory(message.map_or(1, |(_, message)| version_of(&message))).join(name)
+}
+
+fn directory(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/wire-{version}"))
 }
 
 fn read(name: &str) -> Bytes {
-    let path = directory().join(name);
+    let path = path(name);
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
 }
 
@@ -65,12 +71,12 @@ fn written() -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-#[ignore = "writes the files that are missing in tests/fixtures/wire-1"]
+#[ignore = "writes the files that are missing in tests/fixtures"]
 fn add_what_is_new() {
-    fs::create_dir_all(directory()).expect("a directory");
     for (name, bytes) in written() {
-        let path = directory().join(name);
+        let path = path(&name);
         if !path.exists() {
+            fs::create_dir_all(path.parent().expect("it is in a directory")).expect("a directory");
             fs::write(path, bytes).expect("a file");
         }
     }
@@ -78,15 +84,16 @@ fn add_what_is_new() {
 
 #[test]
 fn every_sample_has_its_file() {
-    let files = fs::read_dir(directory()).expect("it is committed");
-    let mut names: Vec<_> =
-        files.map(|entry| entry.expect("an entry").file_name().into_string().expect("ASCII")).collect();
-    names.sort();
-    assert_eq!(names, written().into_keys().collect::<Vec<_>>());
+    let of = |version| fs::read_dir(directory(version)).expect("it is committed");
+    let mut files: Vec<_> = (1..=FORMAT_VERSION).flat_map(of).map(|entry| entry.expect("an entry").path()).collect();
+    let mut wanted: Vec<_> = written().into_keys().map(|name| path(&name)).collect();
+    files.sort();
+    wanted.sort();
+    assert_eq!(files, wanted);
 }
 
 #[test]
-fn messages_of_version_1_are_read() {
+fn messages_of_all_versions_are_read() {
     for (name, message) in samples::messages() {
         let decoded =
             proto::Message::decode(read(&format!("{name}.bin"))).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -140,6 +147,8 @@ fn no_kind_of_message_is_left_out() {
         "asked",
         "answered",
         "paxos",
+        "loss asked",
+        "loss told",
         "recovery asked",
         "recovery answered",
         "map pull",

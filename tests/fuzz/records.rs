@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use entail::causal::item::Item;
 use entail::causal::op::Op;
+use entail::causal::vector::VersionVector;
 use entail::cluster::delta::MapDelta;
 use entail::cluster::map::ClusterMap;
 use entail::cluster::paxos::{Acceptor, Ballot};
 use entail::error::StoreError;
-use entail::machine::records::{self, Identity, ReplicaRecord};
+use entail::machine::records::{self, FillMark, Identity, ReplicaRecord};
 use entail::types::{Dot, Epoch, Incarnation, Key, PartitionId, StayId, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -90,7 +91,9 @@ fn node_wide_records() {
     acceptor.prepare(Incarnation(1), Epoch(2), ballot);
     acceptor.accept(Incarnation(1), Epoch(2), ballot, next, Ok(()));
     let acceptors = seed(records::encode(&acceptor));
-    let applied = [(StayId(0), 17), (StayId(3), 1 << 40)].into_iter().collect();
+    let applied: VersionVector = [(StayId(0), 17), (StayId(3), 1 << 40)].into_iter().collect();
+    let mark = FillMark { chunks: 4, vector: applied.clone(), floor: Epoch(9), clock: Timestamp(1 << 60) };
+    let marks = seed(records::encode(&mark));
     let held_for = vec![StayId(3), StayId(4)];
     let replica = ReplicaRecord { held_for, filled: true, applied, floor: Epoch(9), keys: 5, tombstones: 1, bytes: 70 };
     let replicas = seed(records::encode(&replica));
@@ -103,5 +106,6 @@ fn node_wide_records() {
         same::<Acceptor>(cases, &acceptors);
         same::<ReplicaRecord>(cases, &replicas);
         same::<Vec<(Key, Item)>>(cases, &parts);
+        same::<FillMark>(cases, &marks);
     });
 }

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use entail::api::rest::router;
@@ -66,10 +68,23 @@ fn answers(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     all
 }
 
+/// Panics of the server's threads: one that a connection's task meets would look like a connection that is let go.
+fn count_panics(of: &'static str) -> Arc<AtomicU64> {
+    let count = Arc::new(AtomicU64::new(0));
+    let (counted, told) = (Arc::clone(&count), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| {
+        counted.fetch_add(u64::from(std::thread::current().name() == Some(of)), Ordering::Relaxed);
+        told(info);
+    }));
+    count
+}
+
 #[test]
 fn sockets() {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    const SERVER: &str = "server";
+    let panics = count_panics(SERVER);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).thread_name(SERVER).enable_all().build().expect("a runtime");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("it can be");
     let address = listener.local_addr().expect("an address");
@@ -95,6 +110,7 @@ fn sockets() {
             assert!(ended.is_ok() || reset, "the connection does not end: {}", String::from_utf8_lossy(&bytes));
             (text, reset)
         };
+        assert_eq!(panics.load(Ordering::Relaxed), 0, "the server panicked");
         if reset {
             return cases.count("reset");
         }

@@ -80,11 +80,7 @@ const FAILED: &[(&str, u64, &str)] = &[
         76_964,
         "a node that had refused a connection was gone until its ping, though connected: 1 copy was written",
     ),
-    (
-        "storm",
-        100_075,
-        "a node that was killed before it had removed the log of a stay that is over never removed it",
-    ),
+    ("storm", 100_075, "a node that was killed before it had removed the log of a stay that is over never removed it"),
 ];
 
 #[test]

@@ -1,6 +1,6 @@
 //! Torture of real nodes: processes under a recorded load, with every fault that this machine can bring about.
 //!
-//! A run is one cluster of six nodes, one fault, alone or in the middle of a reshard, and the judgement of all that eight
+//! A run is one cluster of six nodes, one fault, alone or in the middle of a reshard, and the judgement of all that twelve
 //! sessions saw meanwhile (`round`). Afterwards all nodes must be ready and in each other's view within 10 s, show the same
 //! within 10 s, the history must be causally convergent with what every node holds at the end (docs/histories.md), and
 //! every acknowledged write be there, or followed by what is. docs/reliability.md keeps the table.

@@ -26,6 +26,12 @@ const KEY_BYTES: usize = 2_000;
 const SOME: u64 = 300;
 const SOME_WITHIN: Duration = Duration::from_secs(20);
 
+/// By then a reshard that was asked for is under way.
+const BEGUN_WITHIN: Duration = Duration::from_secs(5);
+
+/// A fault comes up to so many milliseconds after the reshard began.
+const LATER_MS: u64 = 300;
+
 /// A reshard is done, or given up, so long after the fault.
 const RESHARDED_WITHIN: Duration = Duration::from_secs(90);
 
@@ -39,6 +45,8 @@ pub struct Outcomes {
     pub operations: usize,
     pub refused: usize,
     pub unknown: usize,
+    /// A reshard was under way when the fault began.
+    pub in_the_middle: bool,
     pub account: Account,
     /// From the end of the fault until all nodes were ready and in all views.
     pub whole: Duration,
@@ -67,6 +75,7 @@ pub fn run(fault: &Fault, rig: &mut Rig, resharding: bool, keep: &Path) -> Outco
     rig.silence = silent.then(|| recorder.end());
     let asked = nodes[rig.one()].clone();
     let behind = resharding.then(|| reshard_behind(&asked, to));
+    let in_the_middle = resharding && is_under_way(&nodes, rig.random.within(0, LATER_MS));
     (fault.act)(rig);
     let healed = Instant::now();
     let whole = rig.whole(healed);
@@ -89,7 +98,16 @@ pub fn run(fault: &Fault, rig: &mut Rig, resharding: bool, keep: &Path) -> Outco
     let mut outcomes = judge(recorded, finals, keep, fault.needs, rig.starts);
     outcomes.wrong.extend(read(&keys, &nodes, &mut rig.notes));
     outcomes.notes.append(&mut rig.notes);
-    Outcomes { whole, agreed, ..outcomes }
+    Outcomes { in_the_middle, whole, agreed, ..outcomes }
+}
+
+/// Waits until somebody acts under a map that wants another layout, and a while longer; whether somebody does then.
+fn is_under_way(nodes: &[String], later_ms: u64) -> bool {
+    let is_changing = || nodes.iter().any(|node| Map::of(node).is_some_and(|map| map.is_changing()));
+    let until = Instant::now() + BEGUN_WITHIN;
+    while !is_changing() && Instant::now() < until {}
+    std::thread::sleep(Duration::from_millis(later_ms));
+    is_changing()
 }
 
 /// Ends the sessions, and waits until every node shows the same of every key; what they did, and how long that took.
@@ -98,13 +116,15 @@ fn end(recorder: Recorder, nodes: &[String], since: Instant) -> (Recorded, Durat
     (recorded, agree(nodes, since))
 }
 
-/// Reads the further keys until none is refused; what is wrong with them, in words. A refusal is noted: it is no wrong
-/// answer of a machine with more to do than it can.
+/// Reads the further keys at every node, until no read is refused; what is wrong with them, in words. A refusal is noted:
+/// it is no wrong answer of a machine with more to do than it can.
 fn read(keys: &Keys, nodes: &[String], notes: &mut Vec<String>) -> Vec<String> {
     let mut wrong = Vec::new();
     wait_until("no read is refused any more", AGREED_WITHIN, || {
         let is_refused = |line: &String| line.contains("status: 503");
-        let (refused, others): (Vec<_>, Vec<_>) = keys.wrong(nodes).into_iter().partition(is_refused);
+        // Each key at each node, so at each replica.
+        let all = (0..nodes.len()).flat_map(|after| keys.wrong_at(nodes, after));
+        let (refused, others): (Vec<_>, Vec<_>) = all.partition(is_refused);
         if let Some(first) = refused.first() {
             notes.push(format!("{} reads refused at the end: {first}", refused.len()));
         }
@@ -187,8 +207,8 @@ pub fn judge(recorded: Recorded, finals: Vec<Record>, keep: &Path, needs: Needs,
         write(&records, &keep.with_extension("jsonl")).expect("a history can be written");
     }
     let notes = if single > 0 { vec![format!("{single} on one disk")] } else { Vec::new() };
-    let nothing = Duration::ZERO;
-    Outcomes { operations, refused, unknown, account, whole: nothing, agreed: nothing, notes, wrong }
+    let (in_the_middle, whole, agreed) = (false, Duration::ZERO, Duration::ZERO);
+    Outcomes { operations, refused, unknown, in_the_middle, account, whole, agreed, notes, wrong }
 }
 
 /// Writes that began long after the end of the concurrent write that is there, which must have the smaller timestamp.

@@ -12,6 +12,8 @@ struct Row {
     fault: &'static str,
     resharding: bool,
     runs: u32,
+    /// Runs in which a reshard was under way when the fault began.
+    in_the_middle: u32,
     operations: usize,
     refused: usize,
     unknown: usize,
@@ -71,9 +73,10 @@ impl Table {
         match outcome {
             Ok(outcomes) => {
                 row.add(&outcomes);
-                let Outcomes { operations, wrong, whole, agreed, notes, .. } = &outcomes;
+                let Outcomes { operations, in_the_middle, wrong, whole, agreed, notes, .. } = &outcomes;
+                let middle = if *in_the_middle { " in the middle of it" } else { "" };
                 eprintln!(
-                    "{name}: {operations} operations, whole after {whole:.1?}, agreed after {agreed:.1?}, {} wrong; {}",
+                    "{name}{middle}: {operations} operations, whole after {whole:.1?}, agreed after {agreed:.1?}, {} wrong; {}",
                     wrong.len(),
                     notes.join("; ")
                 );
@@ -93,9 +96,9 @@ impl Table {
     /// Prints it as it stands in docs/reliability.md.
     pub fn show(&self) {
         eprintln!(
-            "\n| fault | resharding | runs | operations | refused | unknown | acknowledged writes | there | followed | overtaken | lost | violations | not in time | whole after, s | agreed after, s |"
+            "\n| fault | resharding | runs | in the middle of it | operations | refused | unknown | acknowledged writes | there | followed | overtaken | lost | violations | not in time | whole after, s | agreed after, s |"
         );
-        eprintln!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+        eprintln!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
         for row in &self.rows {
             row.show();
         }
@@ -107,6 +110,9 @@ impl Table {
     /// The end: panics when anything was wrong, or could not be had, unless that is allowed.
     pub fn finish(&self, may_lack: bool) {
         self.show();
+        let sum = |of: fn(&Row) -> u32| self.rows.iter().filter(|row| row.resharding).map(of).sum::<u32>();
+        let (met, runs) = (sum(|row| row.in_the_middle), sum(|row| row.runs));
+        assert!(2 * met >= runs, "of {runs} faults that were to come in the middle of a reshard, {met} did");
         assert!(self.wrong.is_empty(), "{} wrong:\n{}", self.wrong.len(), self.wrong.join("\n"));
         assert!(may_lack || self.lacking.is_empty(), "this machine lacks something:\n{}", self.lacking.join("\n"));
     }
@@ -115,6 +121,7 @@ impl Table {
 impl Row {
     fn add(&mut self, outcomes: &Outcomes) {
         let account = &outcomes.account;
+        self.in_the_middle += u32::from(outcomes.in_the_middle);
         self.operations += outcomes.operations;
         self.refused += outcomes.refused;
         self.unknown += outcomes.unknown;
@@ -131,10 +138,11 @@ impl Row {
     fn show(&self) {
         let Self { fault, runs, operations, refused, unknown, acknowledged, readable, followed, overtaken, .. } = self;
         let Self { lost, wrong, failed, .. } = self;
-        let (resharding, whole, agreed) =
-            (if self.resharding { "yes" } else { "" }, self.whole.as_secs_f64(), self.agreed.as_secs_f64());
+        let (whole, agreed) = (self.whole.as_secs_f64(), self.agreed.as_secs_f64());
+        let (resharding, middle) =
+            if self.resharding { ("yes", self.in_the_middle.to_string()) } else { ("", String::new()) };
         eprintln!(
-            "| {fault} | {resharding} | {runs} | {operations} | {refused} | {unknown} | {acknowledged} | {readable} | \
+            "| {fault} | {resharding} | {runs} | {middle} | {operations} | {refused} | {unknown} | {acknowledged} | {readable} | \
              {followed} | {overtaken} | {lost} | {wrong} | {failed} | {whole:.1} | {agreed:.1} |"
         );
     }

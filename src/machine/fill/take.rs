@@ -1,11 +1,12 @@
 //! What was received is taken over.
 
+use super::FillIn;
 use super::budget::Purpose;
 use super::items::item_weight;
-use super::{FillIn, FillMark};
 use crate::causal::item::Item;
 use crate::error::StoreError;
 use crate::machine::message::{FillEnd, Message};
+use crate::machine::records::FillMark;
 use crate::machine::rules::Rule;
 use crate::machine::{Io, Machine, records};
 use crate::types::{Dot, Key, PartitionId};

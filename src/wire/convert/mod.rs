@@ -104,6 +104,14 @@ pub fn message_to_proto(message: &Message) -> Option<proto::Message> {
     message::to_proto(message).map(|kind| proto::Message { kind: Some(kind) })
 }
 
+/// The version of the protocol that first had such a message. What a peer does not know would end its stream.
+pub fn version_of(message: &Message) -> u32 {
+    match message {
+        Message::LossAsked { .. } | Message::LossTold { .. } => 2,
+        _ => 1,
+    }
+}
+
 /// What a ping says, without what stands in the Hello beside it.
 pub fn sign_to_proto(ping: &Ping) -> proto::SignOfLife {
     proto::SignOfLife {
