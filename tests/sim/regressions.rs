@@ -80,6 +80,11 @@ const FAILED: &[(&str, u64, &str)] = &[
         76_964,
         "a node that had refused a connection was gone until its ping, though connected: 1 copy was written",
     ),
+    (
+        "recover",
+        29_724,
+        "of the simulator: voters without keys were gone for good, all was at rest, and its operator had not recovered",
+    ),
     ("storm", 100_075, "a node that was killed before it had removed the log of a stay that is over never removed it"),
 ];
 

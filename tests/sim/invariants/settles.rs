@@ -37,6 +37,10 @@ pub fn settled(world: &World) -> Verdict {
     }
     let lost = !world.settings.maps() && world.nodes.iter().any(|node| node.dead);
     if world.settings.maps() {
+        // Though nothing is missing anywhere: the next thing that an operator wants would be.
+        if world.quorum_is_lost() {
+            return Err("most voters are gone for good, and nobody goes on without them yet".into());
+        }
         target::reached(world)?;
     }
     for &n in &alive {
