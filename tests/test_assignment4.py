@@ -6,6 +6,7 @@ node7 on it, and asks them through the published ports of this machine: Docker, 
 and build upon each other. Containers and network are removed before and after; names of others are left alone.
 """
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -44,10 +45,22 @@ def docker(*arguments, check=True):
     return done.stdout if check else done.stdout + done.stderr
 
 
+def remove_network(name):
+    """Removes every network of this name, whoever is still in it: two may share a name, and a run that was cut short
+    leaves endpoints. A container with a name of its own loses its place in the network and nothing else."""
+    for network in docker("network", "ls", "--quiet", "--no-trunc", "--filter", f"name=^{name}$").split():
+        inside = json.loads(docker("network", "inspect", "--format", "{{json .Containers}}", network))
+        for container, endpoint in inside.items():
+            # An endpoint without its container is known by its own name.
+            known_by = endpoint["Name"] if container.startswith("ep-") else container
+            docker("network", "disconnect", "--force", network, known_by)
+        docker("network", "rm", network)
+
+
 def clean_up():
-    """Removes what a run leaves; what is not there is no error."""
+    """Removes what a run leaves; what is not there is no error, and what can't be removed is."""
     docker("rm", "--force", "--volumes", *NAMES, check=False)
-    docker("network", "rm", NETWORK, check=False)
+    remove_network(NETWORK)
 
 
 def build_image():

@@ -15,7 +15,7 @@ import requests
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from test_assignment4 import (  # noqa: E402
-    ADDRESSES, FIRST, IMAGE, NAMES, NETWORK, SHARD_COUNT, SUBNET, clean_up, docker, report,
+    ADDRESSES, FIRST, IMAGE, NAMES, NETWORK, SHARD_COUNT, SUBNET, clean_up, docker, remove_network, report,
 )
 
 CLIENTS = "mynet-clients"
@@ -29,7 +29,7 @@ BACK_WITHIN_S = 5.0
 
 def remove_all():
     clean_up()
-    docker("network", "rm", CLIENTS, check=False)
+    remove_network(CLIENTS)
 
 
 def client_host(node):
