@@ -67,6 +67,9 @@ pub enum ChangeError {
     /// The node lives, and nothing it had is missing.
     #[error("The node is up and has its data; take it out of the view instead")]
     NotLost,
+    /// The map that the change was asked of is not the newest any more. Asked of that one, it may be done.
+    #[error("The map has changed meanwhile")]
+    MovedOn,
 }
 
 impl Change {
@@ -76,15 +79,52 @@ impl Change {
     /// Why not; the map is as it was.
     pub fn apply(&self, map: &mut ClusterMap, sight: &Sight) -> Result<(), ChangeError> {
         match self {
-            Change::Reshard(count) => aim(map, sight, &Request::Reshard(*count), format!("reshard to {count}"), true),
+            Change::Reshard(count) => aim(map, sight, &Request::Reshard(*count), self.name(), true),
             Change::AddMember { shard, node } => {
                 let request = Request::AddMember { shard: *shard, node: node.clone() };
-                aim(map, sight, &request, format!("add {node} to shard {shard}"), false)
+                aim(map, sight, &request, self.name(), false)
             }
             Change::Admit { node, incarnation } => admit(map, node, *incarnation),
             Change::Remove(node) => remove(map, sight, node),
             Change::Forget(node) => forget(map, sight, node),
             Change::Cancel => map.target.take().map(|_| ()).ok_or(ChangeError::NotInProgress),
+        }
+    }
+}
+
+impl Change {
+    /// What operators see of a target that the change gives the map.
+    fn name(&self) -> String {
+        match self {
+            Change::Reshard(count) => format!("reshard to {count}"),
+            Change::AddMember { shard, node } => format!("add {node} to shard {shard}"),
+            Change::Admit { .. } | Change::Remove(_) | Change::Forget(_) | Change::Cancel => String::new(),
+        }
+    }
+
+    /// Whether the map `after`, which follows on `before`, has this change in it, which was asked of `before`: for who
+    /// got no answer. Another change to the same effect looks the same.
+    pub fn is_shown_by(&self, before: &ClusterMap, after: &ClusterMap) -> bool {
+        let is_aim = |map: &ClusterMap| map.target.as_ref().is_some_and(|target| target.name == self.name());
+        let aimed = before.target.is_none() && is_aim(after);
+        match self {
+            Change::Reshard(count) => {
+                let laid_out = after.target.is_none() && after.layout != before.layout;
+                aimed || (laid_out && after.layout.shards.len() == *count as usize)
+            }
+            Change::AddMember { shard, node } => aimed || after.layout.shard_of(node) == Some(*shard),
+            Change::Admit { node, incarnation } => {
+                after.nodes.get(node) == Some(&Some(*incarnation)) && !after.out.contains(node)
+            }
+            Change::Remove(node) => after.out.contains(node) || !after.nodes.contains_key(node),
+            Change::Forget(node) => {
+                let meant = before.disks_meant(node);
+                meant.is_subset(&after.forgotten) && !(meant.is_empty() && after.nodes.contains_key(node))
+            }
+            Change::Cancel => before.target.as_ref().is_some_and(|target| {
+                let goes_on = after.target.as_ref().is_some_and(|then| then.name == target.name);
+                !goes_on && after.layout != target.layout
+            }),
         }
     }
 }
@@ -161,9 +201,7 @@ pub(super) fn replan(map: &mut ClusterMap, sight: &Sight) {
 /// kept for whoever starts at that address, and the partitions begin anew there, or where a reshard puts them.
 fn forget(map: &mut ClusterMap, sight: &Sight, node: &NodeAddr) -> Result<(), ChangeError> {
     let bound = map.nodes.get(node).copied();
-    let mut given_up: Vec<Incarnation> =
-        map.former.iter().filter(|(_, address)| *address == node).map(|(incarnation, _)| *incarnation).collect();
-    given_up.retain(|incarnation| !map.forgotten.contains(incarnation));
+    let mut given_up: Vec<Incarnation> = map.lost_disks(node).collect();
     if bound.is_none() && given_up.is_empty() {
         return Err(ChangeError::NoSuchNode);
     }

@@ -186,6 +186,11 @@ impl Detector {
         theirs.max().is_some_and(|most| own_wall_ms > most.saturating_add(MAX_CLOCK_LEAD_MS))
     }
 
+    /// Whether any peer has told its wall clock.
+    pub fn has_heard_a_clock(&self) -> bool {
+        self.peers.values().any(|known| known.wall.is_some())
+    }
+
     /// Who has gone from live to suspected or back since the last call. What went there and back in between is not told,
     /// and nothing of who was never heard: it did not go away.
     pub fn changes(&mut self, now_ms: u64) -> Vec<Change> {

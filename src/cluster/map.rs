@@ -176,6 +176,19 @@ impl ClusterMap {
         self.nodes.iter().find(|(_, bound)| **bound == Some(incarnation)).map(|(addr, _)| addr)
     }
 
+    /// The disks that a node had before, that are missing, and that nobody has given up.
+    pub fn lost_disks(&self, node: &NodeAddr) -> impl Iterator<Item = Incarnation> {
+        let former = self.former.iter().filter(move |(_, address)| *address == node);
+        former.map(|(incarnation, _)| *incarnation).filter(|incarnation| !self.forgotten.contains(incarnation))
+    }
+
+    /// The disks that the word on a node is on: those that are missing of what it had before, or else the one it has.
+    pub fn disks_meant(&self, node: &NodeAddr) -> BTreeSet<Incarnation> {
+        let lost: BTreeSet<Incarnation> = self.lost_disks(node).collect();
+        let bound = || self.nodes.get(node).copied().flatten().into_iter().collect();
+        if lost.is_empty() { bound() } else { lost }
+    }
+
     /// The shard a node belongs to.
     pub fn shard_of(&self, node: &NodeAddr) -> Option<ShardId> {
         self.layout.shard_of(node)

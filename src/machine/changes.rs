@@ -1,10 +1,13 @@
 //! Changes that clients of this node have asked for: handed to the proposer, and answered when they are done.
 //!
-//! A change is asked of the lowest live voter, again every second until it answers (it knows an asker's number again).
-//! Once agreed on, it is done when the map says so; this node needs nobody to tell it. A client that goes away cancels
-//! nothing.
+//! A change is asked of the lowest live voter, and of the map in force: as a compare-and-swap, it is in the very next map
+//! or it is not done ([`super::asked`]). It is asked again every second until there is an answer, and of the new map when
+//! the map has moved on without it. Where nobody answers, as the proposer died, this node compares the map it asked of
+//! with the next one: nothing is done twice. Once agreed on, a change is done when the map says so. A client that goes
+//! away cancels nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Machine;
 use super::agreement::{NotBorn, NotChanged, NotRecovered};
@@ -12,7 +15,7 @@ use super::losses::Counting;
 use super::message::{Effect, Message, RequestId, Wanted};
 use super::pending::Io;
 use crate::cluster::change::{Change, ChangeError};
-use crate::cluster::map::{Layout, PeerState, Row};
+use crate::cluster::map::{ClusterMap, Layout, PeerState, Row};
 use crate::cluster::recover::missing_voters;
 use crate::cluster::voters::leader;
 use crate::types::{Epoch, Incarnation, NodeAddr, ShardId};
@@ -29,10 +32,24 @@ const MISSED_MS: u64 = 5_000;
 /// A change without progress for this long, in milliseconds, is answered; the work goes on.
 const STALLED_MS: u64 = 60_000;
 
+/// A change as it was asked for, until there is an answer.
+#[derive(Clone, Debug)]
+struct Ask {
+    change: Change,
+    of: Arc<ClusterMap>,
+    proposer: NodeAddr,
+    /// Whether the first map seen after that one has the change in it.
+    shown: Option<bool>,
+}
+
 /// A change on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Changing {
+    /// The name of the last ask, another one for each map and proposer: a late answer is not taken for a later ask's.
     id: u64,
+    ask: Option<Ask>,
+    /// The epoch that it was asked of last.
+    asked_of: Epoch,
     /// Nobody, when this node itself asks.
     client: Option<RequestId>,
     pub wanted: Wanted,
@@ -45,6 +62,8 @@ pub(super) struct Changing {
     before: Layout,
     progress: u64,
     progress_ms: u64,
+    /// Who is given up with it: the operator was told of what only they hold.
+    given_up: BTreeSet<Incarnation>,
     /// The count of what is lost with it, while that is under way.
     pub counting: Option<Counting>,
     /// Writes that are lost with it, as far as is known when they were counted.
@@ -53,6 +72,13 @@ pub(super) struct Changing {
     pub lost_partitions: u64,
     /// How many recoveries by force the map came of.
     recoveries: usize,
+}
+
+impl Changing {
+    /// True when the map tells that it is done, whatever the proposer answers.
+    fn is_shown(&self) -> bool {
+        self.ask.as_ref().is_some_and(|ask| ask.shown == Some(true))
+    }
 }
 
 fn reply(client: Option<RequestId>, outcome: Result<u64, NotChanged>, io: &mut Io<'_>) {
@@ -75,9 +101,12 @@ impl Machine {
             self.meet(node, io);
         }
         let id = self.fresh_id();
-        let counting = self.given_up_with(&wanted).map(|given_up| self.begin_count(given_up, budget_ms, io));
+        let given_up = self.given_up_with(&wanted);
+        let counting = given_up.clone().map(|given_up| self.begin_count(given_up, budget_ms, io));
         self.changes.push(Changing {
             id,
+            ask: None,
+            asked_of: Epoch(0),
             client,
             wanted,
             asked_ms: now,
@@ -88,6 +117,7 @@ impl Machine {
             before: self.map.layout.clone(),
             progress: 0,
             progress_ms: now,
+            given_up: given_up.unwrap_or_default(),
             counting,
             lost_writes: 0,
             lost_partitions: 0,
@@ -127,19 +157,13 @@ impl Machine {
 
     /// True when disks are missing that a node had before, and nobody has given them up: the word is on them then.
     fn has_lost_disks(&self, node: &NodeAddr) -> bool {
-        self.lost_disks(node).next().is_some()
-    }
-
-    pub(super) fn lost_disks(&self, node: &NodeAddr) -> impl Iterator<Item = Incarnation> {
-        let former = self.map.former.iter().filter(move |(_, address)| *address == node);
-        former.map(|(incarnation, _)| *incarnation).filter(|incarnation| !self.map.forgotten.contains(incarnation))
+        self.map.lost_disks(node).next().is_some()
     }
 
     /// Who is given up with a change. Where disks are missing that a node had before, the word is on them alone.
     fn given_up_with(&self, wanted: &Wanted) -> Option<BTreeSet<Incarnation>> {
         match wanted {
-            Wanted::Forget { node, .. } if self.has_lost_disks(node) => Some(self.lost_disks(node).collect()),
-            Wanted::Forget { node, .. } => Some(self.map.nodes.get(node).copied().flatten().into_iter().collect()),
+            Wanted::Forget { node, .. } => Some(self.map.disks_meant(node)),
             Wanted::Recover { .. } => Some(self.given_up_by_recovery()),
             _ => None,
         }
@@ -157,7 +181,7 @@ impl Machine {
                 self.tick_recovery(at, confirmed, io).map(NotChanged::from)
             } else if matches!(changing.wanted, Wanted::Birth { .. }) {
                 (now >= changing.deadline_ms).then_some(NotBorn::TimeOut.into())
-            } else if now >= changing.deadline_ms {
+            } else if now >= changing.deadline_ms && !changing.is_shown() {
                 Some(NotChanged::NoQuorum(self.silent_voters()))
             } else {
                 self.ask_again(at, io)
@@ -167,10 +191,8 @@ impl Machine {
                 reply(changing.client, Err(not_changed), io);
             }
         }
-        // A recovery is done when the others say that they have its map.
-        if self.changes.iter().any(|changing| matches!(changing.wanted, Wanted::Recover { .. })) {
-            self.look_at_changes(io);
-        }
+        // A recovery is done when the others say that they have its map; what nobody answered, when the map has it.
+        self.look_at_changes(io);
     }
 
     /// Takes the count of what is lost, once it is there: for the operator to confirm, who may have done so already.
@@ -211,36 +233,80 @@ impl Machine {
     /// Asks the proposer, when it is time to.
     fn ask_again(&mut self, at: usize, io: &mut Io<'_>) -> Option<NotChanged> {
         let now = self.now.mono_ms;
-        if now < self.changes[at].again_ms {
+        let changing = &self.changes[at];
+        let moved_on = changing.ask.is_none() && changing.asked_of != self.map.epoch;
+        if now < changing.again_ms && !moved_on {
             return None;
         }
-        let (id, wanted) = (self.changes[at].id, self.changes[at].wanted.clone());
-        let change = match wanted {
+        if changing.is_shown() {
+            self.changes[at].agreed = Some(self.map.epoch);
+            self.changes[at].progress_ms = now;
+            return None;
+        }
+        if self.counts_anew(at, io) {
+            return None;
+        }
+        let change = match self.change_wanted(&self.changes[at]) {
+            Ok(change) => change?,
+            Err(not_changed) => return Some(not_changed),
+        };
+        let live = self.map.nodes.keys().filter(|node| self.is_live(node)).cloned().collect();
+        let proposer = leader(&self.map, &live).cloned()?;
+        let epoch = self.map.epoch;
+        if self.changes[at].ask.as_ref().is_none_or(|ask| ask.of.epoch != epoch || ask.proposer != proposer) {
+            self.changes[at].id = self.fresh_id();
+        }
+        let changing = &mut self.changes[at];
+        changing.ask =
+            Some(Ask { change: change.clone(), of: self.map.clone(), proposer: proposer.clone(), shown: None });
+        (changing.asked_of, changing.again_ms) = (epoch, now + AGAIN_MS);
+        let id = changing.id;
+        if proposer == self.config.address {
+            self.on_change_asked(&proposer, id, change, epoch, io);
+        } else {
+            self.send(&proposer, Message::ChangeAsked { id, change, epoch }, io);
+        }
+        None
+    }
+
+    /// The word on a node is a word on the disks that the operator was told of. True when that is over: they are given
+    /// up already, or the word would be on others, which the operator has to hear of first.
+    fn counts_anew(&mut self, at: usize, io: &mut Io<'_>) -> bool {
+        let Wanted::Forget { node, .. } = &self.changes[at].wanted else { return false };
+        let (given_up, node) = (self.map.disks_meant(node), node.clone());
+        let told = &self.changes[at].given_up;
+        if given_up == *told {
+            return false;
+        }
+        if !told.is_empty() && told.is_subset(&self.map.forgotten) {
+            self.changes[at].agreed = Some(self.map.epoch);
+        } else {
+            self.changes[at].wanted = Wanted::Forget { node, confirmed: false };
+            let left_ms = self.changes[at].deadline_ms - self.now.mono_ms;
+            self.changes[at].given_up.clone_from(&given_up);
+            self.changes[at].counting = Some(self.begin_count(given_up, left_ms, io));
+        }
+        true
+    }
+
+    /// What is to be asked of the proposer: nothing yet, while a node that is to be admitted has time to answer.
+    fn change_wanted(&self, changing: &Changing) -> Result<Option<Change>, NotChanged> {
+        Ok(Some(match changing.wanted.clone() {
             Wanted::Reshard(count) => Change::Reshard(count),
             Wanted::AddMember { shard, node } => Change::AddMember { shard, node },
             Wanted::Remove(node) => Change::Remove(node),
             Wanted::Forget { node, .. } => Change::Forget(node),
             Wanted::Cancel => Change::Cancel,
-            Wanted::Birth { .. } | Wanted::Recover { .. } => return None,
+            Wanted::Birth { .. } | Wanted::Recover { .. } => return Ok(None),
             Wanted::Admit(node) => match self.incarnation_at(&node) {
                 Some(incarnation) => Change::Admit { node, incarnation },
                 None if let Some(why) = self.links.get(&node).and_then(|link| link.turned_away.clone()) => {
-                    return Some(NotChanged::TurnedAway { node, why });
+                    return Err(NotChanged::TurnedAway { node, why });
                 }
-                None if now >= self.changes[at].asked_ms + SILENT_MS => return Some(NotChanged::Silent(node)),
-                None => return None,
+                None if self.now.mono_ms >= changing.asked_ms + SILENT_MS => return Err(NotChanged::Silent(node)),
+                None => return Ok(None),
             },
-        };
-        let live = self.map.nodes.keys().filter(|node| self.is_live(node)).cloned().collect();
-        let proposer = leader(&self.map, &live).cloned()?;
-        self.changes[at].again_ms = now + AGAIN_MS;
-        if proposer == self.config.address {
-            self.on_change_asked(&proposer, id, change, io);
-        } else {
-            let epoch = self.map.epoch;
-            self.send(&proposer, Message::ChangeAsked { id, change, epoch }, io);
-        }
-        None
+        }))
     }
 
     fn incarnation_at(&self, node: &NodeAddr) -> Option<crate::types::Incarnation> {
@@ -264,10 +330,10 @@ impl Machine {
                 self.changes[at].progress_ms = now;
                 self.look_at_changes(io);
             }
-            Err(ChangeError::NotLost) if self.is_missed(at) => {
-                // The proposer, or who told it, has heard the node a moment ago; under a new name it decides anew.
-                self.changes[at].id = self.fresh_id();
-            }
+            // The next map is there without it; it is asked of that one as soon as this node has it.
+            Err(ChangeError::MovedOn) => self.changes[at].ask = None,
+            // The proposer, or who told it, has heard the node a moment ago; asked under a new name, it decides anew.
+            Err(ChangeError::NotLost) if self.is_missed(at) => self.changes[at].ask = None,
             Err(error) => {
                 let changing = self.changes.remove(at);
                 reply(changing.client, Err(error.into()), io);
@@ -280,6 +346,13 @@ impl Machine {
         let changing = &self.changes[at];
         let Wanted::Forget { node, .. } = &changing.wanted else { return false };
         !self.is_live(node) && self.now.mono_ms < changing.asked_ms + MISSED_MS
+    }
+
+    /// Looks at a new map for what was asked of the one before: should no answer come, that tells whether it was done.
+    pub(super) fn compare_asks(&mut self) {
+        for ask in self.changes.iter_mut().filter_map(|changing| changing.ask.as_mut()) {
+            ask.shown.get_or_insert_with(|| ask.change.is_shown_by(&ask.of, &self.map));
+        }
     }
 
     /// Answers the changes that the map in force shows to be done, or undone.

@@ -90,11 +90,15 @@ impl Machine {
             let Some(bytes) = self.read(io, &stored_key)? else { continue };
             let item = records::decode_item(&bytes)?;
             if let Some(floor) = self.collectable(partition, &item, past).filter(|_| item.is_tombstone()) {
+                let collected = (stored_key.len() + bytes.len()) as u64;
                 self.pending.remove(stored_key);
                 self.pending.remove(mark);
                 self.changed.insert(partition);
                 if let Some(replica) = &mut self.part_mut(partition).replica {
                     replica.tombstones -= 1;
+                    let left = replica.bytes.saturating_sub(collected);
+                    // Builds before counted up alone: an empty one has nothing.
+                    replica.bytes = if replica.keys + replica.tombstones == 0 { 0 } else { left };
                     replica.floor = replica.floor.max(floor);
                 }
             }

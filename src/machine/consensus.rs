@@ -12,9 +12,10 @@ use std::sync::Arc;
 use super::liveness::Link;
 use super::message::{Effect, Message, PartitionWord};
 use super::rules::{Rule, Rules};
+use super::asked::Asked;
 use super::{Io, Machine, records};
 use crate::causal::vector::VersionVector;
-use crate::cluster::change::{Change, ChangeError};
+use crate::cluster::change::ChangeError;
 use crate::cluster::delta::MapDelta;
 use crate::cluster::map::ClusterMap;
 use crate::cluster::paxos::epochs::{Participant, Stand, Turn, may_propose};
@@ -46,22 +47,6 @@ const WORDS_MS: u64 = 40;
 /// … and everything again, against lost messages.
 const WORDS_AGAIN_MS: u64 = 1_000;
 
-/// Answers to changes that are kept for askers who ask again.
-const MOST_ANSWERED: usize = 64;
-
-/// A change that somebody asked of this node as the proposer.
-#[derive(Clone, Debug)]
-struct Asked {
-    by: NodeAddr,
-    id: u64,
-    change: Change,
-    /// When it was asked for last: askers ask again, and again.
-    heard_ms: u64,
-}
-
-/// What nobody has asked for again for so long is not done any more, in milliseconds.
-const ASKED_MS: u64 = 5_000;
-
 /// What a node keeps of deciding the next map.
 #[derive(Debug, Default)]
 pub(super) struct Consensus {
@@ -69,9 +54,11 @@ pub(super) struct Consensus {
     /// The epoch of the last map that this node saw decided as its proposer.
     pub decided: Epoch,
     /// The change that the present attempt has in it.
-    proposed: Option<(Asked, Arc<ClusterMap>)>,
+    pub proposed: Option<(Asked, Arc<ClusterMap>)>,
     began_ms: u64,
-    look_ms: u64,
+    pub look_ms: u64,
+    /// Until when nothing but what is asked for changes the map.
+    pub hold_until_ms: u64,
     words_ms: u64,
     words_again_ms: u64,
     /// When this node took over the map in force.
@@ -84,8 +71,8 @@ pub(super) struct Consensus {
     pub told: Told,
     steps: BTreeMap<(PartitionId, StayId), u64>,
     bytes: Arc<BTreeMap<PartitionId, u64>>,
-    asked: VecDeque<Asked>,
-    answered: VecDeque<(NodeAddr, u64, Result<Epoch, ChangeError>)>,
+    pub asked: VecDeque<Asked>,
+    pub answered: VecDeque<(NodeAddr, u64, Result<Epoch, ChangeError>)>,
 }
 
 /// A look that led nowhere.
@@ -112,6 +99,11 @@ impl Consensus {
         Self { participant: Participant::new(acceptor), ..Self::default() }
     }
 
+    /// A reshard begins: its partitions tell their sizes anew, which only grow while it goes on.
+    pub fn weigh_anew(&mut self) {
+        self.bytes = Arc::default();
+    }
+
     /// Attempts and words under the map before are of no use any more.
     pub fn on_new_map(&mut self, map: &ClusterMap, rules: Rules) {
         self.participant.on_new_map();
@@ -127,10 +119,6 @@ impl Consensus {
         }
         self.told.retain(|at, word| listed(at) && word.version == map.row(at.0).version);
         self.steps.retain(|at, _| listed(at));
-    }
-
-    fn answer_of(&self, by: &NodeAddr, id: u64) -> Option<Result<Epoch, ChangeError>> {
-        self.answered.iter().find(|(node, known, _)| node == by && *known == id).map(|(_, _, outcome)| outcome.clone())
     }
 }
 
@@ -204,11 +192,8 @@ impl Machine {
 
     fn on_decided(&mut self, decided: Arc<ClusterMap>, io: &mut Io<'_>) {
         self.consensus.decided = decided.epoch;
-        if let Some((asked, proposed)) = self.consensus.proposed.take()
-            && proposed == decided
-        {
-            self.consensus.asked.retain(|other| other.by != asked.by || other.id != asked.id);
-            self.answer_change(&asked.by, asked.id, Ok(decided.epoch), io);
+        if let Some((asked, _)) = self.consensus.proposed.take_if(|(_, proposed)| *proposed == decided) {
+            self.asked_is_decided(&asked, decided.epoch, io);
         }
         self.tell_decided(&decided, io);
         self.learn(decided, io);
@@ -221,8 +206,7 @@ impl Machine {
             return;
         }
         self.consensus.look_ms = now + LOOK_MS;
-        // Whoever does not ask any more has its answer, or has given up: it must not happen when it is forgotten.
-        self.consensus.asked.retain(|asked| now < asked.heard_ms + ASKED_MS);
+        self.expire_asked();
         if !may_propose(&self.map, self.incarnation) {
             return;
         }
@@ -235,8 +219,8 @@ impl Machine {
             return;
         }
         let leads = leader(&self.map, &sight.live) == Some(&self.config.address);
-        let asks = leads && !self.consensus.asked.is_empty();
-        if !asks && now < self.consensus.adopted_ms + GATHER_MS {
+        let asks = leads && self.is_asked();
+        if !asks && now < self.consensus.hold_until_ms.max(self.consensus.adopted_ms + GATHER_MS) {
             return;
         }
         let idle =
@@ -264,17 +248,14 @@ impl Machine {
     /// The map to propose: with the change that was asked for first, or with what is ready.
     fn next_map(&mut self, sight: &Sight, leads: bool, io: &mut Io<'_>) -> Option<(ClusterMap, Option<Asked>)> {
         let rules = self.config.reconcile_rules;
-        while let Some(asked) = self.consensus.asked.front().cloned().filter(|_| leads) {
+        while leads && let Some(asked) = self.take_asked() {
             match change(&self.map, &asked.change, &self.consensus.told, sight, rules) {
-                Ok(Some(next)) => return Some((next.map, Some(asked))),
-                Ok(None) => {
-                    self.consensus.asked.pop_front();
-                    self.answer_change(&asked.by, asked.id, Ok(self.map.epoch), io);
+                Ok(Some(next)) => {
+                    self.try_asked(&asked);
+                    return Some((next.map, Some(asked)));
                 }
-                Err(error) => {
-                    self.consensus.asked.pop_front();
-                    self.answer_change(&asked.by, asked.id, Err(error), io);
-                }
+                Ok(None) => self.answer_change(&asked, Ok(self.map.epoch), io),
+                Err(error) => self.answer_change(&asked, Err(error), io),
             }
         }
         let ready = reconcile(&self.map, &self.consensus.told, sight, rules).map(|next| next.map);
@@ -331,38 +312,6 @@ impl Machine {
             if self.consensus.bytes.get(&partition).is_none_or(|known| *known < replica.bytes) {
                 Arc::make_mut(&mut self.consensus.bytes).insert(partition, bytes);
             }
-        }
-    }
-
-    // ---- Changes that are asked for.
-
-    pub(super) fn on_change_asked(&mut self, by: &NodeAddr, id: u64, change: Change, io: &mut Io<'_>) {
-        if let Some(outcome) = self.consensus.answer_of(by, id) {
-            return self.tell_asker(by, id, outcome, io);
-        }
-        let now = self.now.mono_ms;
-        let waiting = self.consensus.asked.iter_mut().find(|asked| asked.by == *by && asked.id == id);
-        let waits = waiting.map(|asked| asked.heard_ms = now).is_some();
-        let room = self.consensus.asked.len() < MOST_ANSWERED;
-        if !waits && room && may_propose(&self.map, self.incarnation) {
-            self.consensus.asked.push_back(Asked { by: by.clone(), id, change, heard_ms: now });
-            self.consensus.look_ms = 0;
-        }
-    }
-
-    fn answer_change(&mut self, by: &NodeAddr, id: u64, outcome: Result<Epoch, ChangeError>, io: &mut Io<'_>) {
-        self.consensus.answered.push_back((by.clone(), id, outcome.clone()));
-        if self.consensus.answered.len() > MOST_ANSWERED {
-            self.consensus.answered.pop_front();
-        }
-        self.tell_asker(by, id, outcome, io);
-    }
-
-    fn tell_asker(&mut self, by: &NodeAddr, id: u64, outcome: Result<Epoch, ChangeError>, io: &mut Io<'_>) {
-        if *by == self.config.address {
-            self.on_change_answered(id, outcome, io);
-        } else {
-            self.answer(&by.clone(), Message::ChangeAnswered { id, outcome }, io);
         }
     }
 

@@ -22,6 +22,10 @@ const PING_MS: u64 = 500;
 /// Answers that are kept for a node until there is a connection to it; more are dropped, and time out there.
 const MAX_OWED: usize = 1_024;
 
+/// How long after its start a node with peers waits for one to compare its wall clock with, in milliseconds. Until then
+/// it counts on from the ceiling: a clock an hour ahead would raise that by an hour, for ever.
+const COMPARE_MS: u64 = 3_000;
+
 /// What this node knows of its connection to another.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Link {
@@ -60,9 +64,10 @@ impl Machine {
             self.send(node, Message::Ping(Arc::clone(&ping)), io);
         }
         let ahead = self.detector.clock_is_ahead(self.now.wall_ms, self.now.mono_ms);
+        self.clock_compared |= self.detector.has_heard_a_clock() || self.now.mono_ms >= self.opened_ms + COMPARE_MS;
+        self.clock.set_logical_only(ahead || !self.clock_compared);
         if ahead != self.clock_ahead {
             self.clock_ahead = ahead;
-            self.clock.set_logical_only(ahead);
             let text =
                 if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is right again" };
             io.effects.push(Effect::Warn(format!("this node's wall clock {text}")));
@@ -241,9 +246,7 @@ impl Machine {
             Message::RecoveryAnswered { id, outcome } => self.on_recovery_answered(from, id, outcome, io),
             Message::LossAsked { id, incarnations } => self.on_loss_asked(from, id, &incarnations, io),
             Message::LossTold { id, told, held } => self.on_loss_told(from, id, &told, &held),
-            // Whoever is behind the asker would refuse by what is over; it asks again in a moment.
-            Message::ChangeAsked { epoch, .. } if epoch > self.map.epoch => self.pull_map(from, io),
-            Message::ChangeAsked { id, change, .. } => self.on_change_asked(from, id, change, io),
+            Message::ChangeAsked { id, change, epoch } => self.on_change_asked(from, id, change, epoch, io),
             Message::ChangeAnswered { id, outcome } => self.on_change_answered(id, outcome, io),
             Message::ForwardReply { id, response } => self.on_forward_reply(id, response, io),
             Message::ForwardRefused { id, better } => self.on_refused(id, better),

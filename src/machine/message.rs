@@ -212,7 +212,7 @@ pub enum Message {
         id: u64,
         /// The change.
         change: Change,
-        /// The epoch of the asker's map: one behind it does not know what it would refuse.
+        /// The epoch of the asker's map: the change is in the very next one, or not done.
         epoch: Epoch,
     },
     /// The answer to that.

@@ -17,6 +17,7 @@
 //! An error of the store ends a machine ([`Effect::Fatal`]): what is durable is then unknown.
 
 pub mod agreement;
+mod asked;
 mod birth;
 mod changes;
 mod collect;
@@ -149,6 +150,8 @@ pub struct Machine {
     clock: Clock,
     /// Whether the wall clock is ahead of every peer's, and not believed.
     clock_ahead: bool,
+    /// This node has had somebody to compare its wall clock with, or has waited for one.
+    clock_compared: bool,
     /// What was found wrong with the settings when they were looked at last.
     logged: BTreeSet<String>,
     detector: Detector,

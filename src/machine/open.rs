@@ -60,6 +60,7 @@ impl Machine {
             parts: Vec::new(),
             clock: Clock::new(ceiling.unwrap_or(Timestamp(0))),
             clock_ahead: false,
+            clock_compared: others.is_empty(),
             logged: Default::default(),
             detector: Detector::new(now.mono_ms, others.iter().cloned()),
             links: others.into_iter().map(|node| (node, Link::default())).collect(),
@@ -99,6 +100,7 @@ impl Machine {
         if let Some(identity) = new {
             machine.pending.put(records::meta_key("identity"), records::encode(&identity));
         }
+        machine.clock.set_logical_only(!machine.clock_compared);
         machine.take_up_replicas(store)?;
         machine.watch_target();
         Ok(machine)

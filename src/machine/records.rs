@@ -139,7 +139,9 @@ pub fn range(kind: u8, partition: PartitionId) -> (Bytes, Bytes) {
 
 /// The range of the log of one own stay.
 pub fn own_log(partition: PartitionId, stay: StayId) -> (Bytes, Bytes) {
-    (log_key(partition, Dot { stay, seq: 0 }), log_key(partition, Dot { stay, seq: Seq::MAX }))
+    // Up to the key after the last one that there can be.
+    let last = log_key(partition, Dot { stay, seq: Seq::MAX });
+    (log_key(partition, Dot { stay, seq: 0 }), [&*last, &[0]].concat().into())
 }
 
 /// The user's key of an item's or a tombstone's store key.

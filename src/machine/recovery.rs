@@ -103,7 +103,7 @@ impl Machine {
     pub(super) fn given_up_by_recovery(&self) -> BTreeSet<Incarnation> {
         let bound = |node: &NodeAddr| self.map.nodes.get(node).copied().flatten();
         let silent = &self.recovery.given_up;
-        silent.iter().filter_map(bound).chain(silent.iter().flat_map(|node| self.lost_disks(node))).collect()
+        silent.iter().filter_map(bound).chain(silent.iter().flat_map(|node| self.map.lost_disks(node))).collect()
     }
 
     fn unconfirmed_recovery(&self, writes: u64) -> NotRecovered {

@@ -82,6 +82,9 @@ impl Machine {
         if map.epoch == Epoch(1) {
             self.begins = false;
         }
+        if self.map.target.is_none() && map.target.is_some() {
+            self.consensus.weigh_anew();
+        }
         self.history.push(&self.map, &map);
         self.map = map.clone();
         self.meet_nodes();
@@ -98,6 +101,8 @@ impl Machine {
         self.wake.extend(self.partitions());
         self.consensus.on_new_map(&self.map, self.config.rules);
         self.consensus.adopted_ms = self.now.mono_ms;
+        self.compare_asks();
+        self.answer_asked(io);
         self.look_at_changes(io);
     }
 

@@ -1,5 +1,6 @@
 //! Small stores in lockstep: no faults, every message arrives at once. What faults do is the simulator's business.
 
+mod asked;
 mod birth;
 mod changes;
 mod durability;
@@ -397,6 +398,7 @@ fn deletes_leave_tombstones_that_are_collected() {
     for number in 1..=3 {
         for part in all.machine(number).partition_status() {
             assert_eq!((part.tombstones, part.logged, part.unapplied), (0, 0, 0), "node{number} {part:?}");
+            assert_eq!(all.machine(number).part(part.partition).replica.as_ref().unwrap().bytes, 0, "node{number}");
         }
     }
     assert!(matches!(all.get(3, "a", &context), Response::Missing { .. }));

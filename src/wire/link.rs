@@ -207,6 +207,7 @@ fn down_of(error: &tonic::transport::Error) -> Down {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::change::ChangeError;
     use crate::types::Epoch;
 
     #[test]
@@ -214,9 +215,10 @@ mod tests {
         let pull = Message::MapPull { have: Epoch(1), hash: 0 };
         let asked = Message::LossAsked { id: 1, incarnations: Vec::new() };
         let told = Message::LossTold { id: 1, told: Vec::new(), held: Vec::new() };
-        let messages = [asked, pull.clone(), told];
+        let moved_on = Message::ChangeAnswered { id: 1, outcome: Err(ChangeError::MovedOn) };
+        let messages = [asked, pull.clone(), told, moved_on];
         assert_eq!(spoken(&messages, 1), [message_to_proto(&pull).unwrap()]);
-        assert_eq!(spoken(&messages, 2).len(), 3);
+        assert_eq!(spoken(&messages, 2).len(), 4);
     }
 
     #[test]

@@ -243,7 +243,7 @@ fn changes() -> Vec<(String, Message)> {
         ("forget", Change::Forget(node(1))),
         ("cancel", Change::Cancel),
     ];
-    let errors: [ChangeError; 14] = [
+    let errors: [ChangeError; 15] = [
         PlanError::NotEnoughNodes.into(),
         PlanError::TooManyShards.into(),
         PlanError::ShardUnavailable(PartitionId(3)).into(),
@@ -258,6 +258,7 @@ fn changes() -> Vec<(String, Message)> {
         ChangeError::NoSuchNode,
         ChangeError::NotItsDirectory,
         ChangeError::NotLost,
+        ChangeError::MovedOn,
     ];
     let asked = asked.map(|(name, change)| {
         named(&format!("change_{name}"), Message::ChangeAsked { id: 4, change, epoch: Epoch(0) })

@@ -149,6 +149,7 @@ fn fault(not_changed: &NotChanged) -> Fault {
         NotChanged::Refused(error) => match error {
             ChangeError::Plan(_) | ChangeError::InProgress | ChangeError::NotLost => conflict(text),
             ChangeError::NotInProgress | ChangeError::AlreadyInView | ChangeError::NoSuchNode => missing(text),
+            ChangeError::MovedOn => Fault::later(text),
             ChangeError::NotItsDirectory => Fault::new(StatusCode::SERVICE_UNAVAILABLE, text),
         },
         NotChanged::NoQuorum(_) | NotChanged::Silent(_) | NotChanged::TooMany | NotChanged::Stopping => {

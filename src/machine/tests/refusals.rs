@@ -116,4 +116,15 @@ fn partitions_that_do_not_fit_at_once_follow_each_other_without_a_pause() {
     assert!(maps >= 4 && u64::from(status.to_move) >= 4, "{maps} maps, {status:?}");
     // With a second between two maps this took more than four.
     assert!(status.elapsed_ms < 600 * maps, "{maps} maps, {status:?}");
+    // What is small now does not count as what it was.
+    for n in 0..40 {
+        all.put(1, &format!("key{n}"), "y", &Context::empty());
+    }
+    assert_eq!(all.change(1, Wanted::Remove(node(6))), Ok(0));
+    assert_eq!(all.change(1, Wanted::Admit(node(6))), Ok(0));
+    all.run_ms(2_000);
+    let epoch = all.machine(1).map().epoch.0;
+    assert_eq!(all.change(1, Wanted::AddMember { shard: ShardId(1), node: node(6) }), Ok(0));
+    let small = all.machine(1).map().epoch.0 - epoch;
+    assert!(small < maps, "{small} maps, and {maps} when it was large");
 }

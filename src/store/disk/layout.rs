@@ -51,6 +51,7 @@ impl Layout {
         if exists(&format)? {
             check_format(&format)?;
         } else {
+            go_on_setting_aside(dir)?;
             refuse_foreign(dir)?;
             write_whole(&format, format!("{FORMAT}{FORMAT_VERSION}\n").as_bytes())?;
         }
@@ -112,7 +113,7 @@ fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
 }
 
 /// Moves everything in the directory into one below it, so that the next start finds it empty. The first name to go is
-/// `format`: what is left after a crash is refused as foreign rather than taken for a store.
+/// `format`: what is left after a crash is not taken for a store, and the next start moves the rest.
 ///
 /// # Errors
 /// [`StoreError::InUse`] when another process holds the directory, [`StoreError::Failed`] when something can't be moved.
@@ -122,15 +123,32 @@ pub fn set_aside(dir: &Path) -> Result<PathBuf, StoreError> {
     let aside = free.unwrap_or_else(|| dir.join(ASIDE));
     let go = || {
         fs::create_dir(&aside)?;
-        for name in ["format", "synced", "db"] {
-            if dir.join(name).exists() {
-                fs::rename(dir.join(name), aside.join(name))?;
-            }
-        }
-        sync_dir(dir)
+        move_all(dir, &aside)
     };
     go().map_err(|e| failed(dir, "cannot be set aside", &e))?;
     Ok(aside)
+}
+
+fn move_all(dir: &Path, aside: &Path) -> io::Result<()> {
+    for name in ["format", "synced", "db"] {
+        if dir.join(name).exists() {
+            fs::rename(dir.join(name), aside.join(name))?;
+        }
+        // On the disk in this order: `format` is never the one that stayed.
+        sync_dir(aside)?;
+        sync_dir(dir)?;
+    }
+    Ok(())
+}
+
+/// Moves what a crash in [`set_aside`] left, known by the `format` of what is here lying in the newest directory below.
+fn go_on_setting_aside(dir: &Path) -> Result<(), StoreError> {
+    let numbered = (1..).map(|number| dir.join(format!("{ASIDE}{number}")));
+    let Some(newest) = numbered.take_while(|path| path.exists()).last() else { return Ok(()) };
+    if newest.join("format").exists() && !newest.join("db").exists() {
+        move_all(dir, &newest).map_err(|e| failed(dir, "cannot be set aside", &e))?;
+    }
+    Ok(())
 }
 
 /// Writes a new file so that a crash leaves it whole or not there.

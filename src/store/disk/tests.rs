@@ -377,3 +377,33 @@ fn batches_are_refused_while_the_reserve_is_not_free() {
     assert_eq!(prefix(&store), 1);
     assert!(store.free_bytes().unwrap() > 0);
 }
+
+#[test]
+fn a_directory_set_aside_half_way_is_set_aside_at_the_next_start() {
+    for moved in 0..=3 {
+        let past = past(3, 3);
+        let dir = past.dir.path();
+        // An earlier one, which is whole.
+        let earlier = dir.join("forgotten-1");
+        fs::create_dir(&earlier).unwrap();
+        for name in ["format", "synced", "db"] {
+            fs::write(earlier.join(name), "").unwrap();
+        }
+        let aside = dir.join("forgotten-2");
+        fs::create_dir(&aside).unwrap();
+        for name in ["format", "synced", "db"].into_iter().take(moved) {
+            fs::rename(dir.join(name), aside.join(name)).unwrap();
+        }
+        let store = DiskStore::open(dir).unwrap();
+        // Nothing had gone: it is the store as it was.
+        let left = if moved == 0 { 3 } else { 0 };
+        assert_eq!(prefix(&store), left, "{moved} moved");
+        drop(store);
+        if moved > 0 {
+            assert_eq!(prefix(&DiskStore::open(&aside).unwrap()), 3, "{moved} moved");
+        }
+    }
+    let past = past(1, 1);
+    fs::remove_file(past.dir.path().join("format")).unwrap();
+    assert!(damage(past.dir.path()).contains("no file 'format'"), "that is no crash of ours");
+}

@@ -75,6 +75,7 @@ fn refused_to_proto(error: &ChangeError) -> proto::ChangeRefused {
         ChangeError::NoSuchNode => (Reason::NoSuchNode, 0),
         ChangeError::NotItsDirectory => (Reason::NotItsDirectory, 0),
         ChangeError::NotLost => (Reason::NotLost, 0),
+        ChangeError::MovedOn => (Reason::MovedOn, 0),
     };
     proto::ChangeRefused { reason: reason.into(), about }
 }
@@ -97,6 +98,7 @@ fn refused(reader: Reader, received: &proto::ChangeRefused) -> Result<ChangeErro
         Ok(Reason::NoSuchNode) => ChangeError::NoSuchNode,
         Ok(Reason::NotItsDirectory) => ChangeError::NotItsDirectory,
         Ok(Reason::NotLost) => ChangeError::NotLost,
+        Ok(Reason::MovedOn) => ChangeError::MovedOn,
         Ok(Reason::Unspecified) | Err(_) => {
             return Err(WireError::Unknown { field: "change_answered.reason", value: received.reason.into() });
         }

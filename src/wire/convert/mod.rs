@@ -22,6 +22,7 @@ use bytes::Bytes;
 
 pub use self::value::{state_to_proto, vector_to_proto};
 use super::proto;
+use crate::cluster::change::ChangeError;
 use crate::cluster::line::{Fork, Line};
 use crate::machine::message::Message;
 use crate::machine::sign::{Ping, Served};
@@ -108,6 +109,7 @@ pub fn message_to_proto(message: &Message) -> Option<proto::Message> {
 pub fn version_of(message: &Message) -> u32 {
     match message {
         Message::LossAsked { .. } | Message::LossTold { .. } => 2,
+        Message::ChangeAnswered { outcome: Err(ChangeError::MovedOn), .. } => 2,
         _ => 1,
     }
 }

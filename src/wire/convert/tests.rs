@@ -319,6 +319,7 @@ fn change_error() -> impl Strategy<Value = ChangeError> {
             ChangeError::NoSuchNode,
             ChangeError::NotItsDirectory,
             ChangeError::NotLost,
+            ChangeError::MovedOn,
         ]),
         partition().prop_map(|partition| PlanError::ShardUnavailable(partition).into()),
         shard().prop_map(|shard| PlanError::NodeInAnotherShard(shard).into()),

@@ -1,0 +1,135 @@
+//! Changes whose answer does not come, and those that the map moves on from: each is done once.
+
+use super::*;
+use crate::cluster::change::Change;
+use crate::machine::message::Wanted;
+use crate::types::Epoch;
+
+/// Six nodes in three shards; node6 is down, and had another disk before, that nobody can close, as node5 is down.
+fn with_a_lost_disk() -> Lockstep {
+    let mut all = Lockstep::new(6, 3);
+    all.run_ms(2_000);
+    all.sixty(6);
+    all.stop(5);
+    all.hosts.remove(&node(6));
+    all.run_ms(1_000);
+    let store = MemoryStore::new();
+    let machine = Machine::open(Config { seed: [77; 32], ..config(6, 6, 3) }, &store, all.now).unwrap();
+    all.hosts.insert(node(6), Host { machine, store, up: true, stalls: false });
+    all.connect_all();
+    all.run_ms(5_000);
+    all.stop(6);
+    assert_eq!(all.machine(1).map().lost_disks(&node(6)).count(), 1);
+    all
+}
+
+fn word_on_node6() -> Wanted {
+    Wanted::Forget { node: node(6), confirmed: true }
+}
+
+/// The lost disk is given up; the one that the node has now is not.
+fn check_present_disk_is_kept(all: &Lockstep) {
+    let (map, present) = (all.machine(2).map(), all.machine(6).incarnation());
+    assert_eq!(map.nodes.get(&node(6)), Some(&Some(present)));
+    assert_eq!(map.lost_disks(&node(6)).count(), 0);
+    assert_eq!(map.forgotten.len(), 1);
+}
+
+/// Has a change asked at node2, of which the proposer, node1, dies when the map has it and nobody was told.
+fn die_before_the_answer(all: &mut Lockstep, wanted: Wanted) -> u64 {
+    all.loses = |from, _, message| *from == node(1) && matches!(message, Message::ChangeAnswered { .. });
+    let epoch = all.machine(2).map().epoch;
+    let id = all.begin_change(2, wanted);
+    while all.machine(2).map().epoch == epoch {
+        all.run_ms(10);
+    }
+    all.stop(1);
+    id
+}
+
+#[test]
+fn the_word_on_a_lost_disk_is_given_once_though_its_proposer_dies() {
+    let mut all = with_a_lost_disk();
+    let id = die_before_the_answer(&mut all, word_on_node6());
+    assert!(all.changed(id).is_ok());
+    all.run_ms(3_000);
+    check_present_disk_is_kept(&all);
+}
+
+#[test]
+fn two_words_on_one_lost_disk_are_one() {
+    let mut all = with_a_lost_disk();
+    let asked = [2, 3].map(|at| all.begin_change(at, word_on_node6()));
+    for id in asked {
+        let outcome = all.changed(id);
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+    all.run_ms(3_000);
+    check_present_disk_is_kept(&all);
+}
+
+#[test]
+fn a_reshard_and_its_end_are_done_though_their_proposers_die() {
+    let mut all = Lockstep::new(6, 3);
+    all.run_ms(2_000);
+    all.throttle(32 << 10);
+    for n in 0..20 {
+        all.put(1, &format!("key{n}"), &"x".repeat(20_000), &Context::empty());
+    }
+    let reshard = die_before_the_answer(&mut all, Wanted::Reshard(1));
+    let epoch = all.machine(2).map().epoch;
+    all.run_ms(3_000);
+    assert!(!all.changes.contains_key(&reshard), "{:?}", all.changes);
+    assert!(all.machine(2).map().target.is_some() && all.machine(2).map().epoch > epoch, "it goes on");
+    // The same once more, with node2 as the proposer: who asks is node3.
+    all.loses = |from, _, message| *from == node(2) && matches!(message, Message::ChangeAnswered { .. });
+    let cancel = all.begin_change(3, Wanted::Cancel);
+    while all.machine(3).map().target.is_some() {
+        all.run_ms(10);
+    }
+    all.stop(2);
+    for number in [1, 2] {
+        all.hosts.get_mut(&node(number)).unwrap().up = true;
+    }
+    all.connect_all();
+    assert_eq!(all.changed(cancel), Ok(0));
+}
+
+#[test]
+fn who_is_late_in_the_midst_of_a_reshard_is_waited_for() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.throttle(16 << 10);
+    for n in 0..40 {
+        all.put(1, &format!("key{n}"), &"x".repeat(40_000), &Context::empty());
+    }
+    // Longer than the proposer waits from map to map.
+    for (from, to) in [(1, 5), (5, 1)] {
+        all.slow.insert((node(from), node(to)), 300);
+    }
+    let reshard = all.begin_change(2, Wanted::Reshard(3));
+    all.run_ms(1_000);
+    let (began, epoch) = (all.now.mono_ms, all.machine(1).map().epoch);
+    let cancel = all.begin_change(5, Wanted::Cancel);
+    while all.machine(1).map().target.is_some() {
+        all.run_ms(10);
+    }
+    let (took, maps) = (all.now.mono_ms - began, all.machine(1).map().epoch.0 - epoch.0);
+    assert!(took < 2_500 && maps <= 4, "{took} ms, {maps} maps");
+    assert_eq!((all.changed(reshard), all.changed(cancel)), (Err(NotChanged::Cancelled), Ok(0)));
+}
+
+#[test]
+fn what_is_asked_of_an_older_map_is_not_done() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    assert_eq!(all.change(1, Wanted::Remove(node(4))), Ok(0));
+    let (map, incarnation) = (all.machine(1).map().clone(), all.machine(2).incarnation());
+    let of = |epoch| Message::ChangeAsked { id: 7, change: Change::Reshard(1), epoch };
+    all.step(&node(1), Input::Message { from: node(2), incarnation, message: of(Epoch(map.epoch.0 - 1)) });
+    all.run_ms(2_000);
+    assert_eq!((all.machine(1).map().epoch, all.refusals), (map.epoch, 1));
+    all.step(&node(1), Input::Message { from: node(2), incarnation, message: of(map.epoch) });
+    all.run_ms(2_000);
+    assert_eq!(all.machine(1).map().layout.shards.len(), 1);
+}
