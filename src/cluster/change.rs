@@ -106,17 +106,21 @@ impl Change {
     /// got no answer. Another change to the same effect looks the same.
     pub fn is_shown_by(&self, before: &ClusterMap, after: &ClusterMap) -> bool {
         let is_aim = |map: &ClusterMap| map.target.as_ref().is_some_and(|target| target.name == self.name());
-        let aimed = before.target.is_none() && is_aim(after);
+        // One target at a time: with another it would have been refused.
+        let free = before.target.is_none();
+        let is_new = |there: &dyn Fn(&ClusterMap) -> bool| there(after) && !there(before);
         match self {
             Change::Reshard(count) => {
                 let laid_out = after.target.is_none() && after.layout != before.layout;
-                aimed || (laid_out && after.layout.shards.len() == *count as usize)
+                free && (is_aim(after) || laid_out && after.layout.shards.len() == *count as usize)
             }
-            Change::AddMember { shard, node } => aimed || after.layout.shard_of(node) == Some(*shard),
+            Change::AddMember { shard, node } => {
+                free && (is_aim(after) || is_new(&|map| map.layout.shard_of(node) == Some(*shard)))
+            }
             Change::Admit { node, incarnation } => {
-                after.nodes.get(node) == Some(&Some(*incarnation)) && !after.out.contains(node)
+                is_new(&|map| map.nodes.get(node) == Some(&Some(*incarnation)) && !map.out.contains(node))
             }
-            Change::Remove(node) => after.out.contains(node) || !after.nodes.contains_key(node),
+            Change::Remove(node) => is_new(&|map| map.out.contains(node) || !map.nodes.contains_key(node)),
             Change::Forget(node) => {
                 let meant = before.disks_meant(node);
                 meant.is_subset(&after.forgotten) && !(meant.is_empty() && after.nodes.contains_key(node))
@@ -205,8 +209,8 @@ fn forget(map: &mut ClusterMap, sight: &Sight, node: &NodeAddr) -> Result<(), Ch
     if bound.is_none() && given_up.is_empty() {
         return Err(ChangeError::NoSuchNode);
     }
-    let replaced = sight.connected.get(node).is_some_and(|there| bound.is_some_and(|bound| bound != Some(*there)));
-    if replaced {
+    let other = sight.connected.get(node).is_some_and(|there| bound.is_some_and(|bound| bound != Some(*there)));
+    if given_up.is_empty() && other {
         // Who is there now takes the place.
         given_up.extend(bound.flatten());
         map.nodes.insert(node.clone(), None);

@@ -54,7 +54,11 @@ impl Machine {
         }
         let now = self.now.mono_ms;
         if let Some(waiting) = self.consensus.asked.iter_mut().find(|asked| asked.is(by, id)) {
-            (waiting.heard_ms, waiting.of) = (now, of);
+            waiting.heard_ms = now;
+            // What was tried is done in the map after that one, or the asker will ask again.
+            if !waiting.tried {
+                waiting.of = of;
+            }
         } else if self.consensus.asked.len() < MOST_ANSWERED && may_propose(&self.map, self.incarnation) {
             let asked = Asked { by: by.clone(), id, change, of, heard_ms: now, tried: false };
             self.consensus.asked.push_back(asked);
@@ -115,7 +119,10 @@ impl Machine {
 
     /// Not kept as an answer: asked of the map in force, it may be done.
     fn tell_moved_on(&mut self, to: &NodeAddr, id: u64, io: &mut Io<'_>) {
-        self.consensus.hold_until_ms = self.now.mono_ms + HOLD_MS;
+        // Once for each map: an asker that can't keep up does not stop everything.
+        if self.consensus.held < self.map.epoch {
+            (self.consensus.held, self.consensus.hold_until_ms) = (self.map.epoch, self.now.mono_ms + HOLD_MS);
+        }
         if *to != self.config.address {
             self.push_map(to, io);
         }

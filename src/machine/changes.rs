@@ -38,14 +38,32 @@ struct Ask {
     change: Change,
     of: Arc<ClusterMap>,
     proposer: NodeAddr,
-    /// Whether the first map seen after that one has the change in it.
-    shown: Option<bool>,
+    /// It was sent but once of this map: a proposer that has moved on from the map has not done it, then, nor has any
+    /// other. Else that tells nothing.
+    sole: bool,
+    /// The proposer has moved on from the map.
+    moved_on: bool,
+    /// The first map seen after that one, and whether it has the change in it.
+    shown: Option<(Epoch, bool)>,
+}
+
+impl Ask {
+    /// The epoch of the map that has the change in it, whatever the proposer answers.
+    fn done_in(&self) -> Option<Epoch> {
+        self.shown.filter(|(_, done)| *done && !(self.sole && self.moved_on)).map(|(epoch, _)| epoch)
+    }
+
+    /// True when it is known not to be done, and may be asked of the next map.
+    fn is_over(&self) -> bool {
+        self.moved_on && (self.sole || self.shown.is_some_and(|(_, done)| !done))
+    }
 }
 
 /// A change on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Changing {
-    /// The name of the last ask, another one for each map and proposer: a late answer is not taken for a later ask's.
+    /// The name that the proposer knows it by; another proposer, another name: a late answer of the one is not taken for
+    /// the other's.
     id: u64,
     ask: Option<Ask>,
     /// The epoch that it was asked of last.
@@ -75,9 +93,8 @@ pub(super) struct Changing {
 }
 
 impl Changing {
-    /// True when the map tells that it is done, whatever the proposer answers.
-    fn is_shown(&self) -> bool {
-        self.ask.as_ref().is_some_and(|ask| ask.shown == Some(true))
+    fn done_in(&self) -> Option<Epoch> {
+        self.ask.as_ref().and_then(Ask::done_in)
     }
 }
 
@@ -181,7 +198,7 @@ impl Machine {
                 self.tick_recovery(at, confirmed, io).map(NotChanged::from)
             } else if matches!(changing.wanted, Wanted::Birth { .. }) {
                 (now >= changing.deadline_ms).then_some(NotBorn::TimeOut.into())
-            } else if now >= changing.deadline_ms && !changing.is_shown() {
+            } else if now >= changing.deadline_ms && changing.done_in().is_none() {
                 Some(NotChanged::NoQuorum(self.silent_voters()))
             } else {
                 self.ask_again(at, io)
@@ -234,17 +251,18 @@ impl Machine {
     fn ask_again(&mut self, at: usize, io: &mut Io<'_>) -> Option<NotChanged> {
         let now = self.now.mono_ms;
         let changing = &self.changes[at];
-        let moved_on = changing.ask.is_none() && changing.asked_of != self.map.epoch;
-        if now < changing.again_ms && !moved_on {
-            return None;
-        }
-        if changing.is_shown() {
-            self.changes[at].agreed = Some(self.map.epoch);
+        let over = changing.ask.as_ref().is_none_or(Ask::is_over) && changing.asked_of != self.map.epoch;
+        let waits = changing.ask.as_ref().is_some_and(|ask| !ask.moved_on);
+        if let Some(epoch) = changing.done_in().filter(|_| !waits || now >= changing.again_ms) {
+            self.changes[at].agreed = Some(epoch);
             self.changes[at].progress_ms = now;
             return None;
         }
-        if self.counts_anew(at, io) {
+        if now < changing.again_ms && !over {
             return None;
+        }
+        if self.is_word_on_others(at) {
+            return self.count_anew(at, io);
         }
         let change = match self.change_wanted(&self.changes[at]) {
             Ok(change) => change?,
@@ -253,12 +271,20 @@ impl Machine {
         let live = self.map.nodes.keys().filter(|node| self.is_live(node)).cloned().collect();
         let proposer = leader(&self.map, &live).cloned()?;
         let epoch = self.map.epoch;
-        if self.changes[at].ask.as_ref().is_none_or(|ask| ask.of.epoch != epoch || ask.proposer != proposer) {
+        if self.changes[at].ask.as_ref().is_some_and(|ask| ask.proposer != proposer) {
             self.changes[at].id = self.fresh_id();
         }
-        let changing = &mut self.changes[at];
-        changing.ask =
-            Some(Ask { change: change.clone(), of: self.map.clone(), proposer: proposer.clone(), shown: None });
+        let (changing, of) = (&mut self.changes[at], self.map.clone());
+        let sole = changing.asked_of != epoch;
+        let again = changing.ask.take().filter(|_| !sole).and_then(|ask| ask.shown);
+        changing.ask = Some(Ask {
+            change: change.clone(),
+            of,
+            proposer: proposer.clone(),
+            sole,
+            moved_on: false,
+            shown: again,
+        });
         (changing.asked_of, changing.again_ms) = (epoch, now + AGAIN_MS);
         let id = changing.id;
         if proposer == self.config.address {
@@ -269,24 +295,31 @@ impl Machine {
         None
     }
 
-    /// The word on a node is a word on the disks that the operator was told of. True when that is over: they are given
-    /// up already, or the word would be on others, which the operator has to hear of first.
-    fn counts_anew(&mut self, at: usize, io: &mut Io<'_>) -> bool {
-        let Wanted::Forget { node, .. } = &self.changes[at].wanted else { return false };
-        let (given_up, node) = (self.map.disks_meant(node), node.clone());
+    /// The word on a node is a word on the disks that the operator was told of. True when the node's disks are others now.
+    fn is_word_on_others(&self, at: usize) -> bool {
+        let changing = &self.changes[at];
+        matches!(&changing.wanted, Wanted::Forget { node, .. } if self.map.disks_meant(node) != changing.given_up)
+    }
+
+    /// Either the disks are given up already, or the operator has to hear of the others first.
+    fn count_anew(&mut self, at: usize, io: &mut Io<'_>) -> Option<NotChanged> {
         let told = &self.changes[at].given_up;
-        if given_up == *told {
-            return false;
-        }
         if !told.is_empty() && told.is_subset(&self.map.forgotten) {
             self.changes[at].agreed = Some(self.map.epoch);
-        } else {
-            self.changes[at].wanted = Wanted::Forget { node, confirmed: false };
-            let left_ms = self.changes[at].deadline_ms - self.now.mono_ms;
-            self.changes[at].given_up.clone_from(&given_up);
-            self.changes[at].counting = Some(self.begin_count(given_up, left_ms, io));
+            return None;
         }
-        true
+        if let Wanted::Forget { confirmed, .. } = &mut self.changes[at].wanted {
+            *confirmed = false;
+        }
+        let wanted = self.changes[at].wanted.clone();
+        if let Some(refused) = self.refuse_at_once(&wanted) {
+            return Some(refused);
+        }
+        let given_up = self.given_up_with(&wanted).unwrap_or_default();
+        let left_ms = self.changes[at].deadline_ms - self.now.mono_ms;
+        self.changes[at].given_up.clone_from(&given_up);
+        self.changes[at].counting = Some(self.begin_count(given_up, left_ms, io));
+        None
     }
 
     /// What is to be asked of the proposer: nothing yet, while a node that is to be admitted has time to answer.
@@ -330,10 +363,14 @@ impl Machine {
                 self.changes[at].progress_ms = now;
                 self.look_at_changes(io);
             }
-            // The next map is there without it; it is asked of that one as soon as this node has it.
-            Err(ChangeError::MovedOn) => self.changes[at].ask = None,
+            // It is asked of the next map as soon as this node has that, unless it may have been done.
+            Err(ChangeError::MovedOn) => {
+                self.changes[at].ask.iter_mut().for_each(|ask| ask.moved_on = true);
+            }
             // The proposer, or who told it, has heard the node a moment ago; asked under a new name, it decides anew.
-            Err(ChangeError::NotLost) if self.is_missed(at) => self.changes[at].ask = None,
+            Err(ChangeError::NotLost) if self.is_missed(at) => {
+                (self.changes[at].ask, self.changes[at].id) = (None, self.fresh_id());
+            }
             Err(error) => {
                 let changing = self.changes.remove(at);
                 reply(changing.client, Err(error.into()), io);
@@ -348,10 +385,15 @@ impl Machine {
         !self.is_live(node) && self.now.mono_ms < changing.asked_ms + MISSED_MS
     }
 
-    /// Looks at a new map for what was asked of the one before: should no answer come, that tells whether it was done.
-    pub(super) fn compare_asks(&mut self) {
-        for ask in self.changes.iter_mut().filter_map(|changing| changing.ask.as_mut()) {
-            ask.shown.get_or_insert_with(|| ask.change.is_shown_by(&ask.of, &self.map));
+    /// Looks at a decided map for what was asked of the one before: should no answer come, that tells whether it was done.
+    pub(super) fn compare_asks(&mut self, map: &ClusterMap) {
+        for changing in &mut self.changes {
+            let Some(ask) = changing.ask.as_mut().filter(|ask| ask.shown.is_none()) else { continue };
+            let done = ask.change.is_shown_by(&ask.of, map);
+            ask.shown = Some((map.epoch, done));
+            if done {
+                changing.aim = Some(map.wanted_layout().clone());
+            }
         }
     }
 

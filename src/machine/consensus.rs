@@ -59,6 +59,8 @@ pub(super) struct Consensus {
     pub look_ms: u64,
     /// Until when nothing but what is asked for changes the map.
     pub hold_until_ms: u64,
+    /// The map that was last held like that.
+    pub held: Epoch,
     words_ms: u64,
     words_again_ms: u64,
     /// When this node took over the map in force.

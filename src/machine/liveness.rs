@@ -63,6 +63,14 @@ impl Machine {
         for node in self.links.keys() {
             self.send(node, Message::Ping(Arc::clone(&ping)), io);
         }
+        self.compare_clocks(io);
+        self.log_settings(io);
+        self.log_progress(io);
+        self.log_suspicions(io);
+    }
+
+    /// Goes by the wall clock once that was compared with others, and while it is not far ahead of all of them.
+    fn compare_clocks(&mut self, io: &mut Io<'_>) {
         let ahead = self.detector.clock_is_ahead(self.now.wall_ms, self.now.mono_ms);
         self.clock_compared |= self.detector.has_heard_a_clock() || self.now.mono_ms >= self.opened_ms + COMPARE_MS;
         self.clock.set_logical_only(ahead || !self.clock_compared);
@@ -72,9 +80,6 @@ impl Machine {
                 if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is right again" };
             io.effects.push(Effect::Warn(format!("this node's wall clock {text}")));
         }
-        self.log_settings(io);
-        self.log_progress(io);
-        self.log_suspicions(io);
     }
 
     /// Tells the log who is not heard any more, and who is again.
@@ -336,6 +341,11 @@ impl Machine {
             Relation::Same | Relation::After | Relation::Before => {
                 self.detector.heard(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
             }
+        }
+        if !self.clock_compared {
+            self.compare_clocks(io);
+            // The first write must not have to wait for one that the wall clock is below.
+            self.keep_ceiling();
         }
         self.keep_exposed(incarnation, &ping.exposed);
         let mine = self.map.cluster_id;

@@ -49,6 +49,7 @@ impl Machine {
                 return;
             }
         }
+        self.compare_asks(&map);
         self.pending.put(records::meta_key("map"), records::encode(&*map));
         self.learned = Some((self.current_batch(), map));
         if !self.on(Rule::DurableMap) {
@@ -101,7 +102,6 @@ impl Machine {
         self.wake.extend(self.partitions());
         self.consensus.on_new_map(&self.map, self.config.rules);
         self.consensus.adopted_ms = self.now.mono_ms;
-        self.compare_asks();
         self.answer_asked(io);
         self.look_at_changes(io);
     }

@@ -232,7 +232,7 @@ impl World {
         self.oracle.coverage.hit("disk: full");
         self.nodes[n].full = true;
         self.give(n, Input::DiskFull(true));
-        let when = self.now + self.random.within(20, 800);
+        let when = self.now + self.random.within(20, self.settings.full_ms);
         self.agenda.at(when, Event::Room { node: n });
     }
 

@@ -20,7 +20,7 @@ use crate::trace::Trace;
 const RIGHT: u64 = 400;
 
 /// How many runs are looked at when the listed one shows nothing any more.
-const LOOKED_AT: u64 = 300;
+const LOOKED_AT: u64 = 1_000;
 
 /// Where clients see that a clause is off.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ const SEEN: &[(&str, Seen)] = &[
     ("DurableAcceptor", Nowhere),
     ("UnanimousBirth", Nowhere),
     ("Barrier", Nowhere),
-    ("OwnName", Run("lag", 6)),
+    ("OwnName", Run("forget", 414)),
     ("WriteWaits", Run("crash", 2)),
     ("ReadWaits", Run("aimed", 1)),
     ("OperationDeps", Run("std", 0)),

@@ -76,6 +76,8 @@ pub struct Settings {
     pub faults: Faults,
     /// How long a cut lasts at most, in milliseconds.
     pub cut_ms: u64,
+    /// How long a disk is full at most, in milliseconds.
+    pub full_ms: u64,
     /// How long a process is down at most, in milliseconds.
     pub down_ms: u64,
     /// How long a sync takes at most, in milliseconds.
@@ -219,11 +221,12 @@ pub fn settings(profile: &str, random: &mut Random) -> Settings {
         "storm" => {
             // Everything that is named: disks and nodes are lost while clocks jump, disks are full and messages go astray.
             let lost = Faults { wipe: 3, dead: 2, aimed: 4, crash: 3, ..Faults::default() };
-            transitions(&mut s, random, Faults { cut: 5, skew: 4, full: 4, links: 3, lag: 2, slow: 1, ..lost });
-            (s.nodes, s.changes) = (random.within(4, 7) as usize, random.within(12, 24));
+            transitions(&mut s, random, Faults { cut: 8, skew: 4, full: 4, links: 3, lag: 2, slow: 1, ..lost });
+            (s.nodes, s.changes) = (random.within(4, 6) as usize, random.within(12, 24));
             (s.loss, s.strikes) = (random.pick(&[10, 40]), random.pick(&[15, 50]));
             (s.fault_gap_ms, s.change_gap_ms) = (random.pick(&[600, 2_000]), random.pick(&[1_500, 4_000]));
-            s.cut_ms = random.pick(&[2_500, 6_000]);
+            // Long enough for an operator to give up a joiner, or to want it elsewhere, meanwhile.
+            (s.cut_ms, s.full_ms) = (random.pick(&[2_500, 6_000, 12_000]), random.pick(&[800, 8_000]));
         }
         "away" => {
             transitions(&mut s, random, Faults { cut: 4, crash: 1, ..Faults::default() });
@@ -274,6 +277,7 @@ fn standard(random: &mut Random) -> Settings {
             aimed: 0,
         },
         cut_ms: random.pick(&[800, 2500, 6000]),
+        full_ms: 800,
         down_ms: random.pick(&[300, 1500, 5000]),
         sync_ms: random.pick(&[3, 8, 20]),
         write_copies: if random.percent(85) { 2 } else { random.within(1, 3) as u32 },

@@ -86,6 +86,7 @@ fn world(nodes: usize, shards: u32, clauses: Clauses, change: impl FnOnce(&mut S
         fault_gap_ms: 1,
         faults: Faults::default(),
         cut_ms: 1,
+        full_ms: 1,
         down_ms: 1,
         sync_ms: 2,
         write_copies: 2,

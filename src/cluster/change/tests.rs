@@ -191,3 +191,42 @@ fn the_word_on_a_lost_disk_is_not_on_the_disk_that_took_its_place() {
     assert_eq!(next.forgotten, [incarnation(1), Incarnation(901)].into());
     assert!(!next.nodes.contains_key(&node(1)));
 }
+
+#[test]
+fn a_change_is_shown_by_the_map_that_has_it_and_by_no_other() {
+    let mut map = store();
+    map.former.insert(incarnation(60), node(6));
+    let resharding = applied(&map, &[], Change::Reshard(3)).unwrap();
+    let without_4 = applied(&map, &[], Change::Remove(node(4))).unwrap();
+    let given_up = applied(&map, &[6], Change::Forget(node(6))).unwrap();
+    assert_eq!(given_up.nodes[&node(6)], Some(incarnation(6)), "the word was on the disk before");
+    let mut ended = resharding.clone();
+    ended.layout = ended.target.take().unwrap().layout;
+    let add = Change::AddMember { shard: ShardId(1), node: node(7) };
+    let adding = applied(&map, &[], add.clone()).unwrap();
+    let admit = Change::Admit { node: node(4), incarnation: incarnation(4) };
+    assert!(!admit.is_shown_by(&map, &resharding), "it was there before");
+    let maps = [("as it was", &map), ("resharding", &resharding), ("ended", &ended), ("adding", &adding)];
+    let maps = maps.into_iter().chain([("without node4", &without_4), ("given up", &given_up)]);
+    let maps: Vec<_> = maps.collect();
+    let shown = |before: &ClusterMap, change: &Change| {
+        let shows = maps.iter().filter(|(_, after)| change.is_shown_by(before, after));
+        shows.map(|(name, _)| *name).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&map, &Change::Reshard(3)), ["resharding", "ended"]);
+    assert_eq!(shown(&map, &Change::Reshard(1)), [""; 0]);
+    assert_eq!(shown(&map, &add), ["adding"]);
+    assert_eq!(shown(&map, &Change::Remove(node(4))), ["without node4"]);
+    assert_eq!(shown(&map, &Change::Forget(node(6))), ["given up"]);
+    assert_eq!(shown(&map, &Change::Cancel), [""; 0], "there was nothing to end");
+    // One that came to its end is not cancelled; another target is there only when it was.
+    assert_eq!(shown(&resharding, &Change::Cancel), ["as it was", "adding", "without node4", "given up"]);
+    // Somebody else's was under way when it was asked for, and still is.
+    assert_eq!(shown(&resharding, &Change::Reshard(3)), [""; 0]);
+    let back = shown(&without_4, &admit);
+    assert!(!back.contains(&"without node4") && back.contains(&"as it was"), "{back:?}");
+    // The second word on a node is on the disk that it has.
+    assert_eq!(shown(&given_up, &Change::Forget(node(6))), [""; 0]);
+    let gone = applied(&given_up, &[6], Change::Forget(node(6))).unwrap();
+    assert!(Change::Forget(node(6)).is_shown_by(&given_up, &gone));
+}

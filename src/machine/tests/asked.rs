@@ -96,6 +96,42 @@ fn a_reshard_and_its_end_are_done_though_their_proposers_die() {
 }
 
 #[test]
+fn who_asks_another_meanwhile_does_not_take_its_word_for_the_first() {
+    let mut all = Lockstep::new(6, 3);
+    all.run_ms(2_000);
+    all.throttle(32 << 10);
+    for n in 0..20 {
+        all.put(1, &format!("key{n}"), &"x".repeat(20_000), &Context::empty());
+    }
+    // Node1 has it decided, tells node3 alone, and dies.
+    all.loses = |from, to, message| {
+        let map = matches!(message, Message::MapPush(_) | Message::MapDeltas(_));
+        *from == node(1) && (matches!(message, Message::ChangeAnswered { .. }) || map && *to != node(3))
+    };
+    // Node2 hears nothing of it, and asks itself: nobody before it in the order is left, as far as it knows.
+    for other in 3..=6 {
+        all.cut.push((node(other), node(2)));
+    }
+    let epoch = all.machine(2).map().epoch;
+    let reshard = all.begin_change(2, Wanted::Reshard(1));
+    while all.machine(3).map().epoch == epoch {
+        all.run_ms(10);
+    }
+    all.hosts.get_mut(&node(1)).unwrap().up = false;
+    all.step(&node(2), Input::Disconnected { peer: node(1), refused: true });
+    let began = all.now.mono_ms;
+    while !all.machine(2).is_asked() {
+        all.run_ms(10);
+        assert!(all.now.mono_ms < began + 2_000, "it never asked itself");
+    }
+    assert_eq!(all.machine(2).map().epoch, epoch);
+    all.cut.clear();
+    all.run_ms(4_000);
+    assert!(!all.changes.contains_key(&reshard), "{:?}", all.changes);
+    assert!(all.machine(2).map().target.is_some() && all.machine(2).map().epoch > epoch, "it goes on");
+}
+
+#[test]
 fn who_is_late_in_the_midst_of_a_reshard_is_waited_for() {
     let mut all = Lockstep::new(6, 2);
     all.run_ms(2_000);

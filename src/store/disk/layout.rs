@@ -141,12 +141,15 @@ fn move_all(dir: &Path, aside: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Moves what a crash in [`set_aside`] left, known by the `format` of what is here lying in the newest directory below.
+/// Moves what a crash in [`set_aside`] left, known by a directory below that has the `format` of what is here, and not
+/// its data.
 fn go_on_setting_aside(dir: &Path) -> Result<(), StoreError> {
-    let numbered = (1..).map(|number| dir.join(format!("{ASIDE}{number}")));
-    let Some(newest) = numbered.take_while(|path| path.exists()).last() else { return Ok(()) };
-    if newest.join("format").exists() && !newest.join("db").exists() {
-        move_all(dir, &newest).map_err(|e| failed(dir, "cannot be set aside", &e))?;
+    for entry in fs::read_dir(dir).map_err(|e| failed(dir, "cannot be read", &e))? {
+        let entry = entry.map_err(|e| failed(dir, "cannot be read", &e))?;
+        let (path, ours) = (entry.path(), entry.file_name().to_string_lossy().starts_with(ASIDE));
+        if ours && exists(&path.join("format"))? && !exists(&path.join("db"))? {
+            return move_all(dir, &path).map_err(|e| failed(dir, "cannot be set aside", &e));
+        }
     }
     Ok(())
 }

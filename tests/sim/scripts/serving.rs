@@ -79,7 +79,12 @@ pub fn wrong_directories_of_both(clauses: Clauses) {
     s.ask(0, Kind::Put, x, two[0]);
     s.rests();
     let rights = [0, 1].map(|at| s.swap_disk(two[at], None));
+    // Both are missed, and then heard at once: seen one after the other, the second is no other's support any more.
+    s.wait(4_000);
+    two.iter().for_each(|n| s.hold(Some(*n), None, |_| true));
     two.iter().for_each(|n| s.start(*n));
+    s.wait(400);
+    s.let_go(true);
     s.wait(3_000);
     let [first, second] = rights;
     s.swap_disk(two[0], Some(first));
