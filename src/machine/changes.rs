@@ -277,14 +277,8 @@ impl Machine {
         let (changing, of) = (&mut self.changes[at], self.map.clone());
         let sole = changing.asked_of != epoch;
         let again = changing.ask.take().filter(|_| !sole).and_then(|ask| ask.shown);
-        changing.ask = Some(Ask {
-            change: change.clone(),
-            of,
-            proposer: proposer.clone(),
-            sole,
-            moved_on: false,
-            shown: again,
-        });
+        changing.ask =
+            Some(Ask { change: change.clone(), of, proposer: proposer.clone(), sole, moved_on: false, shown: again });
         (changing.asked_of, changing.again_ms) = (epoch, now + AGAIN_MS);
         let id = changing.id;
         if proposer == self.config.address {

@@ -9,10 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::asked::Asked;
 use super::liveness::Link;
 use super::message::{Effect, Message, PartitionWord};
 use super::rules::{Rule, Rules};
-use super::asked::Asked;
 use super::{Io, Machine, records};
 use crate::causal::vector::VersionVector;
 use crate::cluster::change::ChangeError;

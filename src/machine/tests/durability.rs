@@ -130,7 +130,8 @@ fn what_a_closed_log_left_is_removed_after_a_crash_too() {
     let (partition, closed) = (PartitionId(0), StayId(9_999));
     let store = all.hosts[&node(2)].store.crash(0);
     // The last is one that no log comes to, and a damaged directory may have.
-    let left: Vec<_> = (3..6).chain([Seq::MAX]).map(|seq| records::log_key(partition, Dot { stay: closed, seq })).collect();
+    let left: Vec<_> =
+        (3..6).chain([Seq::MAX]).map(|seq| records::log_key(partition, Dot { stay: closed, seq })).collect();
     let changes = left.into_iter().map(|key| (key, Some(Bytes::from("an operation")))).collect();
     store.apply(Batch { changes }).unwrap();
     store.sync().unwrap();
