@@ -32,7 +32,8 @@ const DECIDED_WITHIN: Duration = Duration::from_secs(30);
 /// Nobody dies here who was asked for the reshard.
 const ASKED: usize = 5;
 
-fn setting(name: &str, usual: usize) -> usize {
+/// A number of the environment.
+pub fn setting(name: &str, usual: usize) -> usize {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 

@@ -86,9 +86,9 @@ fn fewest(nodes: &[u32], partitions: &[u32], old: usize, count: u32) -> (usize, 
     continuations(old, count as usize).into_iter().map(cost).min().unwrap()
 }
 
-/// The cost of a plan, under the continuation that suits it best.
-fn cost(nodes: &[u32], partitions: &[u32], old: usize, layout: &Layout) -> (usize, usize) {
-    let new_nodes: Vec<u32> = (0..nodes.len()).map(|at| layout.shard_of(&node(at)).unwrap().0).collect();
+/// The cost of a plan for these nodes, which were in these shards, under the continuation that suits it best.
+fn cost(live: &[usize], nodes: &[u32], partitions: &[u32], old: usize, layout: &Layout) -> (usize, usize) {
+    let new_nodes: Vec<u32> = live.iter().map(|at| layout.shard_of(&node(*at)).unwrap().0).collect();
     let new_partitions: Vec<u32> = layout.partitions.iter().map(|shard| shard.0).collect();
     let cost = |continued: Vec<Option<usize>>| {
         (moved(nodes, &new_nodes, &continued), moved(partitions, &new_partitions, &continued))
@@ -117,7 +117,8 @@ proptest! {
 
     #[test]
     fn no_plan_of_a_small_store_moves_fewer(
-        nodes in vec(0..=3u32, 4..=6), partitions in vec(1..=3u32, 3..=5), count in 1..=3u32,
+        nodes in vec(0..=3u32, 4..=7), partitions in vec(1..=3u32, 3..=5), count in 1..=3u32,
+        dead in vec(any::<prop::sample::Index>(), 0..3),
     ) {
         let map = store(&nodes, &partitions);
         // A shard without nodes serves nothing: its partitions were given up, or nothing could be planned.
@@ -128,14 +129,22 @@ proptest! {
                 row.peers.insert(crate::types::StayId(0), lost);
             }
         }
-        let layout = plan(&map, &all(&map), &Request::Reshard(count));
-        if nodes.len() < 2 * count as usize {
+        let mut live: Vec<usize> = (0..nodes.len()).collect();
+        for at in dead.into_iter().map(|at| at.index(nodes.len())) {
+            // Who dies leaves somebody who serves.
+            if nodes[at] == 0 || live.iter().any(|other| *other != at && nodes[*other] == nodes[at]) {
+                live.retain(|other| *other != at);
+            }
+        }
+        let names: BTreeSet<NodeAddr> = live.iter().copied().map(node).collect();
+        let layout = plan(&map, &names, &Request::Reshard(count));
+        if live.len() < 2 * count as usize {
             prop_assert_eq!(layout, Err(PlanError::NotEnoughNodes));
         } else {
             let layout = layout.unwrap();
-            within_bounds(&map, &all(&map), count, &layout);
-            let old = map.layout.shards.len();
-            prop_assert_eq!(cost(&nodes, &partitions, old, &layout), fewest(&nodes, &partitions, old, count));
+            within_bounds(&map, &names, count, &layout);
+            let (old, were) = (map.layout.shards.len(), live.iter().map(|at| nodes[*at]).collect::<Vec<_>>());
+            prop_assert_eq!(cost(&live, &were, &partitions, old, &layout), fewest(&were, &partitions, old, count));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the disk does to a node: full, restored from a backup, read again after a crash.
 
 use super::*;
+use crate::causal::partition::Replica;
 use crate::machine::records;
 use crate::store::{Batch, Read};
 use crate::types::{Dot, PartitionId, Seq, StayId, Timestamp};
@@ -144,6 +145,24 @@ fn what_a_closed_log_left_is_removed_after_a_crash_too() {
     let (from, until) = records::range(b'l', partition);
     assert_eq!(all.hosts[&node(2)].store.scan(&from, &until, 10).unwrap(), []);
     assert!(matches!(all.get(1, "a", &context), Response::Value { .. }));
+}
+
+#[test]
+fn what_was_not_synced_of_a_dropped_replica_is_none_of_the_next_one() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let (now, host) = (all.now, all.hosts.get_mut(&node(1)).unwrap());
+    let (machine, store) = (&mut host.machine, &host.store);
+    let request = put_request("a", "1");
+    machine.step(now, Input::Request { id: 1, request, budget_ms: 2_000 }, store, &mut Vec::new());
+    let (_, partition, stay, _) = machine.raises[0];
+    machine.drop_replica(partition);
+    machine.part_mut(partition).replica = Some(Replica::default());
+    while let Some(batch) = machine.flush(store, &mut Vec::new()) {
+        store.sync().unwrap();
+        machine.step(now, Input::Synced(batch), store, &mut Vec::new());
+    }
+    assert_eq!(machine.part(partition).replica.as_ref().unwrap().durable.get(stay), 0);
 }
 
 /// The ceiling that a node writes in its first moments, when it starts with a wall clock an hour ahead and is alone, or

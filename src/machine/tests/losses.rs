@@ -266,3 +266,35 @@ fn the_word_on_a_lost_disk_says_so_and_keeps_the_new_one() {
     all.check_settled(4);
     all.check_sixty(4, &context);
 }
+
+#[test]
+fn who_had_nothing_to_be_filled_with_knows_that_its_partition_began_anew() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.sixty(6);
+    assert_eq!(all.machine(1).map().layout.shards[1], [4, 5, 6].map(node));
+    for number in 4..=6 {
+        all.stop(number);
+    }
+    all.run_ms(4_000);
+    for number in 4..=6 {
+        let given_up = all.change(1, FORGET(number, true));
+        assert!(given_up.is_ok(), "node{number}: {given_up:?}");
+    }
+    let begun = all.machine(1).map().epoch;
+    // The place of the last is kept, and node5 is a node like any new one.
+    for number in [6, 5] {
+        let store = MemoryStore::new();
+        let config = Config { seed: [70 + number as u8; 32], shard_count: None, ..config(number, 6, 2) };
+        let machine = Machine::open(config, &store, all.now).unwrap();
+        all.hosts.insert(node(number), Host { machine, store, up: true, stalls: false });
+        all.connect_all();
+        all.run_ms(5_000);
+    }
+    assert_eq!(all.change(1, Wanted::AddMember { shard: ShardId(2), node: node(5) }), Ok(0));
+    for number in [5, 6] {
+        let replicas = all.machine(number).parts.iter().filter_map(|part| part.replica.as_ref());
+        let floors: Vec<_> = replicas.map(|replica| replica.floor).collect();
+        assert!(!floors.is_empty() && floors.iter().all(|floor| *floor >= begun), "node{number}: {floors:?}");
+    }
+}

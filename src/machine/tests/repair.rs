@@ -3,12 +3,12 @@
 use super::*;
 use crate::cluster::change::ChangeError;
 use crate::cluster::map::{PeerState, Stay};
-use crate::machine::fill::LACK_MS;
+use crate::machine::fill::{FillIn, LACK_MS};
 use crate::machine::message::Wanted;
-use crate::machine::records;
+use crate::machine::records::{self, FillMark};
 use crate::machine::rules::Rule;
 use crate::store::Read;
-use crate::types::PartitionId;
+use crate::types::{PartitionId, Timestamp};
 
 #[test]
 fn a_stream_that_is_merely_late_is_no_reason_for_a_fill() {
@@ -320,4 +320,57 @@ fn one_that_dies_in_the_middle_of_its_first_fill_is_filled_whole() {
     for n in (0..120).map(|n| format!("key{n}")).filter(|name| *name != gone) {
         assert!(matches!(all.get(joiner, &n, &context), Response::Value { .. }), "{n}");
     }
+}
+
+#[test]
+fn no_view_is_given_of_a_replica_that_takes_a_fill_over() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let host = all.hosts.get_mut(&node(1)).unwrap();
+    let (machine, partition) = (&mut host.machine, PartitionId(0));
+    let replica = machine.part(partition).replica.as_ref().unwrap();
+    let vector = replica.applied.clone();
+    // What it has put aside is merged bit by bit: meanwhile it has items that its vector does not cover.
+    let mark = FillMark { chunks: 9, vector: vector.clone(), floor: replica.floor, clock: Timestamp(0) };
+    machine.part_mut(partition).filling = Some(FillIn::whole(mark));
+    machine.on_fill_request(&node(2), partition, 7, vector);
+    machine.take_fill_views(&host.store);
+    assert_eq!(machine.open_views().len(), 0);
+    machine.part_mut(partition).filling = None;
+    machine.take_fill_views(&host.store);
+    assert_eq!(machine.open_views().into_values().sum::<usize>(), 1);
+}
+
+#[test]
+fn what_is_there_as_a_whole_is_not_copied_again_after_a_crash() {
+    let mut all = Lockstep::new(6, 2);
+    about_to_move(&mut all, 40);
+    let held = |all: &Lockstep, number: usize| -> BTreeSet<PartitionId> {
+        let machine = all.machine(number);
+        let whole = |partition: &PartitionId| machine.part(*partition).replica.as_ref().is_some_and(|r| r.filled);
+        machine.partitions().filter(whole).collect()
+    };
+    let before: Vec<_> = (0..=6).map(|number| if number > 0 { held(&all, number) } else { BTreeSet::new() }).collect();
+    let lacks = |all: &Lockstep, number: usize| held(all, number).len() < 8;
+    let half_way = |_tick| {
+        all.run_ms(10);
+        (1..=6).find(|number| held(&all, *number).len() > before[*number].len() && lacks(&all, *number))
+    };
+    let joiner = (0..2_000).find_map(half_way).expect("one that has some of them");
+    let copied: Vec<_> = held(&all, joiner).difference(&before[joiner]).copied().collect();
+    all.stop(joiner);
+    let left = all.hosts[&node(joiner)].store.crash(0);
+    all.start(joiner, 6, 2, left);
+    all.connect_all();
+    let mut others = 0;
+    for _tick in 0..3_000 {
+        all.run_ms(10);
+        for partition in all.machine(joiner).partitions() {
+            let fills = all.machine(joiner).part(partition).filling.is_some();
+            assert!(!(fills && copied.contains(&partition)), "{partition:?} again");
+            others += usize::from(fills);
+        }
+    }
+    all.check_settled(6);
+    assert!(others > 0 && all.machine(1).map().target.is_none());
 }
