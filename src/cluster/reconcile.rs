@@ -135,7 +135,7 @@ pub fn change(
 
 /// The map of this epoch that follows from `map` with `next` as its nodes, layouts and words, with all steps that are
 /// ready; whether anything changes or not.
-pub(super) fn follow(
+pub fn follow(
     map: &ClusterMap,
     mut next: ClusterMap,
     epoch: Epoch,

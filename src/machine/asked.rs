@@ -30,18 +30,34 @@ pub(super) struct Asked {
     of: Epoch,
     /// When it was asked for last: askers ask again, and again.
     heard_ms: u64,
-    /// It was in an attempt at the next map: if another one than the last was decided, nobody here knows of it.
+    /// It was in an attempt at the next map.
     tried: bool,
+    /// It was asked of that map before, perhaps of another, and not answered.
+    again: bool,
 }
 
 impl Asked {
     fn is(&self, by: &NodeAddr, id: u64) -> bool {
         self.by == *by && self.id == id
     }
+
+    /// True when it may be decided yet by an attempt that somebody else carries through: before the next map is there,
+    /// nobody knows that it is not done.
+    pub fn is_open(&self) -> bool {
+        self.tried || self.again
+    }
 }
 
 impl Machine {
-    pub(super) fn on_change_asked(&mut self, by: &NodeAddr, id: u64, change: Change, of: Epoch, io: &mut Io<'_>) {
+    /// `again`: it was asked of that map before, of this node or another.
+    pub(super) fn on_change_asked(
+        &mut self,
+        by: &NodeAddr,
+        (id, again): (u64, bool),
+        change: Change,
+        of: Epoch,
+        io: &mut Io<'_>,
+    ) {
         let known = self.consensus.answered.iter().find(|(node, known, _)| node == by && *known == id);
         if let Some((_, _, outcome)) = known {
             return self.tell_asker(by, id, outcome.clone(), io);
@@ -54,13 +70,10 @@ impl Machine {
         }
         let now = self.now.mono_ms;
         if let Some(waiting) = self.consensus.asked.iter_mut().find(|asked| asked.is(by, id)) {
+            // What was asked before of another has been so from its first message.
             waiting.heard_ms = now;
-            // What was tried is done in the map after that one, or the asker will ask again.
-            if !waiting.tried {
-                waiting.of = of;
-            }
         } else if self.consensus.asked.len() < MOST_ANSWERED && may_propose(&self.map, self.incarnation) {
-            let asked = Asked { by: by.clone(), id, change, of, heard_ms: now, tried: false };
+            let asked = Asked { by: by.clone(), id, change, of, heard_ms: now, tried: false, again };
             self.consensus.asked.push_back(asked);
             (self.consensus.look_ms, self.consensus.hold_until_ms) = (0, 0);
         }
@@ -85,7 +98,12 @@ impl Machine {
 
     /// A change goes into an attempt, and waits on until the next map is there.
     pub(super) fn try_asked(&mut self, asked: &Asked) {
-        self.consensus.asked.push_front(Asked { tried: true, ..asked.clone() });
+        self.wait_on(Asked { tried: true, ..asked.clone() });
+    }
+
+    /// A change waits on.
+    pub(super) fn wait_on(&mut self, asked: Asked) {
+        self.consensus.asked.push_front(asked);
     }
 
     /// The next map is decided, with this change in it.

@@ -62,12 +62,13 @@ impl Ask {
 /// A change on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Changing {
-    /// The name that the proposer knows it by; another proposer, another name: a late answer of the one is not taken for
-    /// the other's.
+    /// The name that the proposer knows it by; of another map or another proposer it is asked by another name: a late
+    /// answer to the one is not taken for the other's.
     id: u64,
     ask: Option<Ask>,
-    /// The epoch that it was asked of last.
+    /// The epoch that it was asked of last, and whether no answer has come.
     asked_of: Epoch,
+    unanswered: bool,
     /// Nobody, when this node itself asks.
     client: Option<RequestId>,
     pub wanted: Wanted,
@@ -124,6 +125,7 @@ impl Machine {
             id,
             ask: None,
             asked_of: Epoch(0),
+            unanswered: false,
             client,
             wanted,
             asked_ms: now,
@@ -266,25 +268,29 @@ impl Machine {
         }
         let change = match self.change_wanted(&self.changes[at]) {
             Ok(change) => change?,
-            Err(not_changed) => return Some(not_changed),
+            Err(not_changed) => match &self.changes[at].ask {
+                // It may be done by what was asked already: asked again, the next map tells.
+                Some(ask) if ask.of.epoch == self.map.epoch => ask.change.clone(),
+                _ => return Some(not_changed),
+            },
         };
         let live = self.map.nodes.keys().filter(|node| self.is_live(node)).cloned().collect();
         let proposer = leader(&self.map, &live).cloned()?;
         let epoch = self.map.epoch;
-        if self.changes[at].ask.as_ref().is_some_and(|ask| ask.proposer != proposer) {
+        if self.changes[at].ask.as_ref().is_some_and(|ask| ask.proposer != proposer || ask.of.epoch != epoch) {
             self.changes[at].id = self.fresh_id();
         }
         let (changing, of) = (&mut self.changes[at], self.map.clone());
-        let sole = changing.asked_of != epoch;
+        let sole = changing.asked_of != epoch || !changing.unanswered;
         let again = changing.ask.take().filter(|_| !sole).and_then(|ask| ask.shown);
         changing.ask =
             Some(Ask { change: change.clone(), of, proposer: proposer.clone(), sole, moved_on: false, shown: again });
-        (changing.asked_of, changing.again_ms) = (epoch, now + AGAIN_MS);
-        let id = changing.id;
+        (changing.asked_of, changing.unanswered, changing.again_ms) = (epoch, true, now + AGAIN_MS);
+        let (id, again) = (changing.id, !sole);
         if proposer == self.config.address {
-            self.on_change_asked(&proposer, id, change, epoch, io);
+            self.on_change_asked(&proposer, (id, again), change, epoch, io);
         } else {
-            self.send(&proposer, Message::ChangeAsked { id, change, epoch }, io);
+            self.send(&proposer, Message::ChangeAsked { id, change, epoch, again }, io);
         }
         None
     }
@@ -363,7 +369,9 @@ impl Machine {
             }
             // The proposer, or who told it, has heard the node a moment ago; asked under a new name, it decides anew.
             Err(ChangeError::NotLost) if self.is_missed(at) => {
-                (self.changes[at].ask, self.changes[at].id) = (None, self.fresh_id());
+                let id = self.fresh_id();
+                let changing = &mut self.changes[at];
+                (changing.ask, changing.id, changing.unanswered) = (None, id, false);
             }
             Err(error) => {
                 let changing = self.changes.remove(at);

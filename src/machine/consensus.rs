@@ -21,7 +21,7 @@ use crate::cluster::map::ClusterMap;
 use crate::cluster::paxos::epochs::{Participant, Stand, Turn, may_propose};
 use crate::cluster::paxos::{Acceptor, PaxosMessage, Quorum};
 use crate::cluster::reconcile::sight::{Present, Sight, Watch};
-use crate::cluster::reconcile::{Told, Vector, Word, all_go_on_filling, change, reconcile};
+use crate::cluster::reconcile::{Told, Vector, Word, all_go_on_filling, change, follow, reconcile};
 use crate::cluster::voters::{deciders, leader};
 use crate::types::{Epoch, Incarnation, NodeAddr, PartitionId, StayId};
 
@@ -250,15 +250,29 @@ impl Machine {
     /// The map to propose: with the change that was asked for first, or with what is ready.
     fn next_map(&mut self, sight: &Sight, leads: bool, io: &mut Io<'_>) -> Option<(ClusterMap, Option<Asked>)> {
         let rules = self.config.reconcile_rules;
-        while leads && let Some(asked) = self.take_asked() {
+        let (mut open, mut tried) = (Vec::new(), None);
+        while leads
+            && tried.is_none()
+            && let Some(asked) = self.take_asked()
+        {
             match change(&self.map, &asked.change, &self.consensus.told, sight, rules) {
-                Ok(Some(next)) => {
-                    self.try_asked(&asked);
-                    return Some((next.map, Some(asked)));
-                }
+                Ok(Some(next)) => tried = Some((next.map, Some(asked))),
+                _ if asked.is_open() => open.push(asked),
                 Ok(None) => self.answer_change(&asked, Ok(self.map.epoch), io),
                 Err(error) => self.answer_change(&asked, Err(error), io),
             }
+        }
+        let unsure = !open.is_empty();
+        open.into_iter().for_each(|asked| self.wait_on(asked));
+        if let Some((_, Some(asked))) = &tried {
+            self.try_asked(asked);
+            return tried;
+        }
+        if unsure {
+            // They may be decided yet, by attempts that others carry through: the next map tells, so there is to be one,
+            // if only the same again.
+            let (epoch, next) = (Epoch(self.map.epoch.0 + 1), ClusterMap::clone(&self.map));
+            return Some((follow(&self.map, next, epoch, &self.consensus.told, sight, rules).map, None));
         }
         let ready = reconcile(&self.map, &self.consensus.told, sight, rules).map(|next| next.map);
         // Decided perhaps, by an attempt whose proposer died with it: to be learned, it is proposed again.

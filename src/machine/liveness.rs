@@ -251,7 +251,9 @@ impl Machine {
             Message::RecoveryAnswered { id, outcome } => self.on_recovery_answered(from, id, outcome, io),
             Message::LossAsked { id, incarnations } => self.on_loss_asked(from, id, &incarnations, io),
             Message::LossTold { id, told, held } => self.on_loss_told(from, id, &told, &held),
-            Message::ChangeAsked { id, change, epoch } => self.on_change_asked(from, id, change, epoch, io),
+            Message::ChangeAsked { id, change, epoch, again } => {
+                self.on_change_asked(from, (id, again), change, epoch, io);
+            }
             Message::ChangeAnswered { id, outcome } => self.on_change_answered(id, outcome, io),
             Message::ForwardReply { id, response } => self.on_forward_reply(id, response, io),
             Message::ForwardRefused { id, better } => self.on_refused(id, better),

@@ -91,9 +91,21 @@ impl Machine {
     /// Goes on from the newest map here; what does not lead on from it is asked for anew.
     pub(super) fn on_deltas(&mut self, from: &NodeAddr, chain: &[Arc<MapDelta>], io: &mut Io<'_>) {
         match follow(self.newest_map(), chain) {
-            Ok(Some(map)) => self.learn(Arc::new(map), io),
+            Ok(Some(map)) => {
+                self.compare_asks_on_the_way(chain);
+                self.learn(Arc::new(map), io);
+            }
             Ok(None) => {}
             Err(_) => self.pull_map(from, io),
+        }
+    }
+
+    /// What was asked of this node's newest map is in the very next one or not done, which is not the last of a chain.
+    fn compare_asks_on_the_way(&mut self, chain: &[Arc<MapDelta>]) {
+        let newest = self.newest_map();
+        let first = chain.iter().find(|delta| delta.epoch().0 == newest.epoch.0 + 1);
+        if let Some(map) = first.and_then(|delta| delta.apply(newest).ok()) {
+            self.compare_asks(&map);
         }
     }
 }

@@ -214,6 +214,8 @@ pub enum Message {
         change: Change,
         /// The epoch of the asker's map: the change is in the very next one, or not done.
         epoch: Epoch,
+        /// It was asked of that map before, of this node or another, and not answered.
+        again: bool,
     },
     /// The answer to that.
     ChangeAnswered {

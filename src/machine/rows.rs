@@ -79,6 +79,8 @@ impl Machine {
         if self.map.line != map.line {
             // The others do not hear this node until it tells them.
             self.timers.ping_ms = 0;
+            // What was asked of a map of the old line is not done on the new one, whatever its epochs.
+            self.consensus.asked.clear();
         }
         if map.epoch == Epoch(1) {
             self.begins = false;

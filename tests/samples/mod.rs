@@ -261,12 +261,14 @@ fn changes() -> Vec<(String, Message)> {
         ChangeError::MovedOn,
     ];
     let asked = asked.map(|(name, change)| {
-        named(&format!("change_{name}"), Message::ChangeAsked { id: 4, change, epoch: Epoch(0) })
+        named(&format!("change_{name}"), Message::ChangeAsked { id: 4, change, epoch: Epoch(0), again: false })
     });
+    let again = Message::ChangeAsked { id: 4, change: Change::Reshard(3), epoch: Epoch(7), again: true };
+    let again = named("change_asked_again", again);
     let refused = errors.into_iter().enumerate().map(|(number, error)| {
         let name = format!("change_refused_{}", number + 1);
         named(&name, Message::ChangeAnswered { id: 4, outcome: Err(error) })
     });
     let done = named("change_done", Message::ChangeAnswered { id: 4, outcome: Ok(Epoch(101)) });
-    asked.into_iter().chain(refused).chain([done]).collect()
+    asked.into_iter().chain(refused).chain([done, again]).collect()
 }

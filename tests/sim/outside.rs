@@ -46,7 +46,7 @@ const SEEN: &[(&str, Seen)] = &[
     ("DurableAcceptor", Nowhere),
     ("UnanimousBirth", Nowhere),
     ("Barrier", Nowhere),
-    ("OwnName", Run("storm", 618)),
+    ("OwnName", Run("storm", 2074)),
     ("WriteWaits", Run("std", 0)),
     ("ReadWaits", Run("crash", 2)),
     ("OperationDeps", Run("lag", 6)),

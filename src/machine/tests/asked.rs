@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cluster::change::Change;
+use crate::cluster::paxos::PaxosMessage;
 use crate::machine::message::Wanted;
 use crate::types::Epoch;
 
@@ -161,11 +162,88 @@ fn what_is_asked_of_an_older_map_is_not_done() {
     all.run_ms(2_000);
     assert_eq!(all.change(1, Wanted::Remove(node(4))), Ok(0));
     let (map, incarnation) = (all.machine(1).map().clone(), all.machine(2).incarnation());
-    let of = |epoch| Message::ChangeAsked { id: 7, change: Change::Reshard(1), epoch };
+    let of = |epoch| Message::ChangeAsked { id: 7, change: Change::Reshard(1), epoch, again: false };
     all.step(&node(1), Input::Message { from: node(2), incarnation, message: of(Epoch(map.epoch.0 - 1)) });
     all.run_ms(2_000);
     assert_eq!((all.machine(1).map().epoch, all.refusals), (map.epoch, 1));
     all.step(&node(1), Input::Message { from: node(2), incarnation, message: of(map.epoch) });
     all.run_ms(2_000);
     assert_eq!(all.machine(1).map().layout.shards.len(), 1);
+}
+
+#[test]
+fn who_is_refused_does_not_see_it_done() {
+    let mut all = Lockstep::new(6, 2);
+    all.run_ms(2_000);
+    all.stop(6);
+    all.run_ms(5_000);
+    // Node1's attempt at the map without node6 gets no further than one acceptor, node2, whose word is lost.
+    all.loses = |from, to, message| match message {
+        Message::Paxos(PaxosMessage::Accept { .. }) => *from == node(1) && *to != node(2),
+        Message::Paxos(PaxosMessage::Accepted { .. }) => *from == node(2),
+        _ => false,
+    };
+    let (epoch, acceptors) = (all.machine(1).map().epoch, [1, 2]);
+    let id = all.begin_change(3, Wanted::Forget { node: node(6), confirmed: true });
+    all.run_ms(500);
+    assert!(acceptors.iter().all(|at| all.machine(*at).undecided().is_some()));
+    // Node6 is back, and so there is nothing to give up any more for who looks now.
+    all.hosts.get_mut(&node(6)).unwrap().up = true;
+    all.connect_all();
+    all.run_ms(1_200);
+    let refused = |all: &Lockstep| matches!(all.changes.get(&id), Some(Err(_)));
+    assert_eq!(all.machine(3).map().epoch, epoch);
+    assert!(!refused(&all), "nobody knows yet: {:?}", all.changes);
+    // Node1 dies, and another settles what it began.
+    all.stop(1);
+    all.loses = |_, _, _| false;
+    let outcome = all.changed(id);
+    all.run_ms(3_000);
+    let given_up = !all.machine(2).map().forgotten.is_empty();
+    assert_eq!(outcome.is_ok(), given_up, "{outcome:?}");
+    assert!(given_up, "an acceptor of the next one's majority had taken it");
+}
+
+#[test]
+fn what_another_was_asked_before_is_refused_once_the_next_map_is_there() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    let (epoch, incarnation) = (all.machine(1).map().epoch, all.machine(2).incarnation());
+    let asked = |id, epoch, again| Message::ChangeAsked { id, change: Change::Cancel, epoch, again };
+    all.step(&node(1), Input::Message { from: node(2), incarnation, message: asked(7, epoch, true) });
+    all.run_ms(2_000);
+    let next = Epoch(epoch.0 + 1);
+    assert_eq!((all.machine(1).map().epoch, all.refusals), (next, 1));
+    all.step(&node(1), Input::Message { from: node(2), incarnation, message: asked(8, next, false) });
+    all.run_ms(2_000);
+    assert_eq!((all.machine(1).map().epoch, all.refusals), (next, 2), "nobody asked before");
+}
+
+#[test]
+fn what_can_be_done_does_not_wait_for_what_nobody_knows() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    let (epoch, incarnation) = (all.machine(1).map().epoch, all.machine(2).incarnation());
+    for (id, change, again) in [(7, Change::Cancel, true), (8, Change::Reshard(1), false)] {
+        let message = Message::ChangeAsked { id, change, epoch, again };
+        all.step(&node(1), Input::Message { from: node(2), incarnation, message });
+    }
+    while all.machine(1).map().epoch == epoch {
+        all.run_ms(10);
+    }
+    assert!(all.machine(1).map().target.is_some() || all.machine(1).map().layout.shards.len() == 1);
+}
+
+#[test]
+fn who_was_to_be_admitted_is_so_though_silent_when_the_next_proposer_is_asked() {
+    let mut all = Lockstep::new(4, 1);
+    all.run_ms(2_000);
+    assert_eq!(all.change(1, Wanted::Remove(node(4))), Ok(0));
+    all.loses = |_, to, message| *to == node(1) && matches!(message, Message::ChangeAsked { .. });
+    let id = all.begin_change(3, Wanted::Admit(node(4)));
+    all.run_ms(500);
+    all.stop(1);
+    all.stop(4);
+    assert_eq!(all.changed(id), Ok(0));
+    assert!(!all.machine(3).map().out.contains(&node(4)));
 }

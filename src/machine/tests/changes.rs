@@ -236,7 +236,7 @@ fn what_nobody_asks_for_any_more_is_not_done_by_the_next_that_leads() {
     let layout = all.machine(4).map().layout.clone();
     // Asked by one that did not hear the first voter for a moment.
     let (from, incarnation) = (node(6), all.machine(6).incarnation());
-    let message = Message::ChangeAsked { id: 77, change: Change::Reshard(1), epoch: Epoch(0) };
+    let message = Message::ChangeAsked { id: 77, change: Change::Reshard(1), epoch: Epoch(0), again: false };
     let second = all
         .machine(4)
         .map()
@@ -271,7 +271,7 @@ fn one_that_is_behind_refuses_nothing_by_what_is_over() {
     all.start(1, 6, 2, disk);
     let (from, incarnation) = (node(4), all.machine(4).incarnation());
     let epoch = all.machine(4).map().epoch;
-    let message = Message::ChangeAsked { id: 77, change: Change::Reshard(3), epoch };
+    let message = Message::ChangeAsked { id: 77, change: Change::Reshard(3), epoch, again: false };
     all.cut = (2..=6).map(|other| (node(1), node(other))).collect();
     all.step(&node(1), Input::Message { from, incarnation, message });
     all.run_ms(500);

@@ -8,7 +8,7 @@ use crate::wire::proto;
 use proto::change_answered::Outcome;
 use proto::change_asked::{AddMember, Admit, Cancel, Change as Asked};
 
-pub fn asked_to_proto(id: u64, change: &Change, epoch: Epoch) -> proto::ChangeAsked {
+pub fn asked_to_proto(id: u64, change: &Change, epoch: Epoch, again: bool) -> proto::ChangeAsked {
     let text = |node: &NodeAddr| node.as_str().to_owned();
     let change = match change {
         Change::Reshard(count) => Asked::Reshard(*count),
@@ -20,7 +20,7 @@ pub fn asked_to_proto(id: u64, change: &Change, epoch: Epoch) -> proto::ChangeAs
         Change::Forget(node) => Asked::Forget(text(node)),
         Change::Cancel => Asked::Cancel(Cancel {}),
     };
-    proto::ChangeAsked { id, change: Some(change), epoch: epoch.0 }
+    proto::ChangeAsked { id, change: Some(change), epoch: epoch.0, again }
 }
 
 pub fn asked(received: proto::ChangeAsked) -> Result<(u64, Change), WireError> {

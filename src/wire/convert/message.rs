@@ -54,7 +54,9 @@ pub fn to_proto(message: &Message) -> Option<Kind> {
             better: better.as_ref().map(|node| node.as_str().to_owned()),
         }),
         Message::Words(words) => Kind::Words(proto::Words { partitions: words.iter().map(word_to_proto).collect() }),
-        Message::ChangeAsked { id, change, epoch } => Kind::ChangeAsked(asked_to_proto(*id, change, *epoch)),
+        Message::ChangeAsked { id, change, epoch, again } => {
+            Kind::ChangeAsked(asked_to_proto(*id, change, *epoch, *again))
+        }
         Message::ChangeAnswered { id, outcome } => Kind::ChangeAnswered(answered_to_proto(*id, outcome)),
         Message::Paxos(paxos) => Kind::Paxos(paxos_to_proto(paxos)),
         Message::LossAsked { id, incarnations } => Kind::LossAsked(losses::asked_to_proto(*id, incarnations)),
@@ -112,8 +114,8 @@ pub fn from_proto(reader: Reader, kind: Kind) -> Result<Message, WireError> {
             Ok(Message::Words(words.collect::<Result<_, _>>()?))
         }
         Kind::ChangeAsked(received) => {
-            let epoch = Epoch(received.epoch);
-            asked(received).map(|(id, change)| Message::ChangeAsked { id, change, epoch })
+            let (epoch, again) = (Epoch(received.epoch), received.again);
+            asked(received).map(|(id, change)| Message::ChangeAsked { id, change, epoch, again })
         }
         Kind::ChangeAnswered(received) => {
             answered(reader, received).map(|(id, outcome)| Message::ChangeAnswered { id, outcome })

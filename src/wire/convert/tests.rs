@@ -351,11 +351,8 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), response()).prop_map(|(id, response)| Message::ForwardReply { id, response }),
         (any::<u64>(), option::of(address())).prop_map(|(id, better)| Message::ForwardRefused { id, better }),
         vec(word(), 0..4).prop_map(Message::Words),
-        (any::<u64>(), change(), any::<u64>().prop_map(Epoch)).prop_map(|(id, change, epoch)| Message::ChangeAsked {
-            id,
-            change,
-            epoch
-        }),
+        (any::<(u64, bool)>(), change(), any::<u64>().prop_map(Epoch))
+            .prop_map(|((id, again), change, epoch)| { Message::ChangeAsked { id, change, epoch, again } }),
         (any::<u64>(), epoch()).prop_map(|(id, epoch)| Message::ChangeAnswered { id, outcome: Ok(epoch) }),
         (any::<u64>(), change_error()).prop_map(|(id, error)| Message::ChangeAnswered { id, outcome: Err(error) }),
         paxos().prop_map(Message::Paxos),
@@ -488,7 +485,7 @@ fn malformed_messages_name_the_field() {
     assert_eq!(read(refused(99, 0)), WireError::Unknown { field: "change_answered.reason", value: 99 });
     assert_eq!(read(refused(3, PARTITIONS)), WireError::NoSuchPartition(PARTITIONS));
     let nobody = proto::change_asked::Change::Remove("nobody".into());
-    let asked = proto::ChangeAsked { id: 1, change: Some(nobody), epoch: 0 };
+    let asked = proto::ChangeAsked { id: 1, change: Some(nobody), epoch: 0, again: false };
     assert!(matches!(read(Kind::ChangeAsked(asked)), WireError::Address { field: "change_asked.node", .. }));
     let nameless = proto::LossAsked { id: 1, incarnations: vec![Bytes::from_static(b"short")] };
     assert_eq!(read(Kind::LossAsked(nameless)), WireError::Length { field: "loss_asked.incarnations", found: 5 });
