@@ -35,6 +35,10 @@ const VALUE_BYTES: usize = 100;
 /// The nodes' own deadline: nobody waits longer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Who is let in is to be served within half a second, as nodes measure it; on cores that the crowd keeps busy, half of the
+/// deadline is a bound.
+const LET_IN: Duration = Duration::from_secs(5);
+
 /// What a node may take beyond what it took before: the buffers of its share of the connections.
 const MOST_MEMORY_MIB: u64 = 256;
 
@@ -174,7 +178,7 @@ fn ten_times_more_clients_than_can_be_served() {
     assert!(came.odd.is_empty(), "{} answers that no rule gives: {}", came.odd.len(), came.odd[0]);
     assert!(refused > 100.0, "nobody was refused");
     assert!(done >= share() * peak, "{done:.0} writes/s, but {peak:.0} by fewer clients");
-    assert!(all(What::Done)[2] < DEADLINE.as_millis(), "somebody waited until the deadline");
+    assert!(all(What::Done)[2] < LET_IN.as_millis(), "who was let in waited too long");
     assert!(all(What::Refused)[2] < DEADLINE.as_millis(), "somebody was refused only at the deadline");
     assert!(more < Some(MOST_MEMORY_MIB), "{more:?} MiB more");
     assert!(missed.is_empty(), "nodes were taken for dead: {missed:?}");

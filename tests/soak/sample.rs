@@ -19,10 +19,22 @@ const TOLD_WITHIN: Duration = Duration::from_secs(3);
 pub struct Measure {
     pub column: &'static str,
     pub words: &'static str,
-    /// The last third may be above the middle one by so much, beside a share.
-    pub slack: f64,
+    /// The last third may be above the middle one by so much, beside a share; see [`Measure::most`].
+    slack: f64,
     /// What stands for a third of the time: the look that this share of its looks is below.
     pub quantile: f64,
+}
+
+/// From this length on chance evens out within a third.
+const LONG: Duration = Duration::from_secs(600);
+
+impl Measure {
+    /// The most that the last third may have where the middle one had so much, in a run of this length: in a minute, one
+    /// journal more or less in a third of it is chance.
+    pub fn most(&self, middle: f64, length: Duration) -> f64 {
+        let (share, slack) = if length >= LONG { (0.05, self.slack / 4.0) } else { (0.15, self.slack) };
+        middle * (1.0 + share) + slack
+    }
 }
 
 /// What is there all the time, more or less: the median tells whether it grows.

@@ -18,10 +18,11 @@ use crate::client::{Answer, Client};
 use crate::harness::wait_until;
 use crate::random::Random;
 
-const SESSIONS: usize = 24;
+/// So many that more get little more done: half of what they do is half of what the machine can do, sessions included.
+const SESSIONS: usize = 128;
 
 /// Keys of each session: all that ever are, but for a few of visitors.
-const KEYS: usize = 100;
+const KEYS: usize = 20;
 
 /// Bytes of a value, at the most.
 const MOST_BYTES: u64 = 2_000;

@@ -258,9 +258,10 @@ fn delayed_links(rig: &mut Rig) {
 /// The clock jumps, and jumps back.
 fn clock(rig: &mut Rig, seconds: i32) {
     let node = rig.set_clock(seconds);
+    assert!(rig.clock_shows(seconds), "its clock is not {seconds} s ahead");
     rig.hold();
     if seconds > 0 {
-        // So it is known that clocks can be set at all.
+        // What is ahead is noticed, what is behind does no harm.
         wait_until("the node says that its clock is wrong", STARTED_WITHIN, || {
             rig.cluster.said(node).contains("more than a minute ahead of every peer")
         });

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::Settings;
 use crate::client::Client;
 use crate::disks::Disk;
 use crate::harness::{Cluster, Place, machine, wait_until};
+use crate::machine::run;
 use crate::network::Network;
 use crate::random::Random;
 
@@ -128,6 +129,22 @@ impl Rig {
         std::fs::write(&new, format!("{seconds:+}\n")).expect("it can be written");
         std::fs::rename(&new, file).expect("it can be renamed");
         *node
+    }
+
+    /// Whether a program with the settings of the one whose clock can be set, which runs on that clock, sees it so.
+    pub fn clock_shows(&self, seconds: i32) -> bool {
+        let (node, _) = self.clock.as_ref().expect("there is such a clock");
+        let of = |what| std::fs::read(format!("/proc/{}/{what}", self.cluster.pid(*node))).expect("it runs");
+        let settings = String::from_utf8_lossy(&of("environ")).replace('\0', " ");
+        let settings: Vec<_> = settings
+            .split(' ')
+            .filter(|setting| ["LD_", "FAKETIME_"].iter().any(|of| setting.starts_with(of)))
+            .collect();
+        let told = run(&format!("env {} date +%s", settings.join(" "))).expect("it tells the time");
+        let told: i64 = told.trim().parse().expect("it is a number");
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("it is after 1970").as_secs() as i64;
+        let on_it = String::from_utf8_lossy(&of("maps")).contains("libfaketime");
+        on_it && (told - now - i64::from(seconds)).abs() < 60
     }
 
     /// So many nodes by chance, no two the same.
