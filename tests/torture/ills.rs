@@ -17,7 +17,7 @@ pub enum Ill {
     Slow(u64, u64),
     /// So many syncs fail from now on. What was written is there to be read all the same.
     SyncsFail(u64),
-    /// Of a hundred reads, of files and of directories, so many fail.
+    /// Of a thousand reads, of files and of directories, so many fail.
     ReadsFail(u64),
 }
 
@@ -78,8 +78,8 @@ impl Ills {
     /// It can't be read this time.
     pub fn on_read(&self) -> io::Result<()> {
         let mut state = self.state();
-        let Ill::ReadsFail(percent) = state.ill else { return Ok(()) };
-        if state.random.percent(percent) { state.fail() } else { Ok(()) }
+        let Ill::ReadsFail(share) = state.ill else { return Ok(()) };
+        if state.random.within(1, 1_000) <= share { state.fail() } else { Ok(()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
