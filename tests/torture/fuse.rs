@@ -15,133 +15,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, MountOption, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
-    spawn_mount,
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
+    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::disks::clear_what_others_left;
-use crate::ills::{Ill, Ills};
-use crate::machine::perhaps;
-
-/// As many requests are served at a time: more than a node has threads that use its disk.
-const THREADS: usize = 12;
+use crate::ills::Ills;
+use crate::tree::Tree;
 
 /// For so long the kernel need not ask again.
 const KEPT: Duration = Duration::ZERO;
-
-/// The disk of one node; taken away when it is dropped.
-pub struct AilingDisk {
-    mounted: PathBuf,
-    /// Where the files truly are.
-    pub backing: PathBuf,
-    ills: Arc<Ills>,
-    session: Option<BackgroundSession>,
-}
-
-impl AilingDisk {
-    /// A new one, mounted here; nothing ails it.
-    ///
-    /// # Errors
-    /// What this machine lacks for that, in words.
-    pub fn new(mounted: &Path, seed: u64) -> Result<Self, String> {
-        clear_what_others_left();
-        let backing = mounted.with_extension("backing");
-        for path in [&backing, &mounted.to_owned()] {
-            fs::create_dir_all(path).map_err(|error| error.to_string())?;
-        }
-        let ills = Arc::new(Ills::new(seed));
-        let passing = PassThrough {
-            ills: Arc::clone(&ills),
-            tree: Mutex::new(Tree::new(backing.clone())),
-            opened: Mutex::default(),
-        };
-        let mut config = Config::default();
-        config.mount_options = vec![MountOption::FSName("entail-torture".to_owned()), MountOption::NoAtime];
-        config.n_threads = Some(THREADS);
-        let session = spawn_mount(passing, mounted, &config).map_err(|error| format!("FUSE: {error}"))?;
-        Ok(Self { mounted: mounted.to_owned(), backing, ills, session: Some(session) })
-    }
-
-    /// This ails it from now on.
-    pub fn ail(&self, ill: Ill) {
-        self.ills.set(ill);
-    }
-
-    /// How often a node has felt so far what ails its disk.
-    pub fn felt(&self) -> u64 {
-        self.ills.felt()
-    }
-
-    /// Nothing ails it any more; how often a node has felt what did.
-    pub fn heal(&self) -> u64 {
-        self.ills.set(Ill::Nothing)
-    }
-}
-
-impl Drop for AilingDisk {
-    fn drop(&mut self) {
-        self.heal();
-        let ended = self.session.take().is_some_and(|session| session.umount_and_join().is_ok());
-        if !ended {
-            // Somebody who can't be ended still uses it. Its threads end when nobody does any more.
-            perhaps(&format!("umount -l {}", self.mounted.display()));
-        }
-    }
-}
-
-/// Paths by the numbers that the kernel knows them by. A number is never used again.
-struct Tree {
-    paths: HashMap<u64, PathBuf>,
-    numbers: HashMap<PathBuf, u64>,
-    next: u64,
-}
-
-impl Tree {
-    fn new(root: PathBuf) -> Self {
-        let number = INodeNo::ROOT.0;
-        Self { paths: [(number, root.clone())].into(), numbers: [(root, number)].into(), next: number + 1 }
-    }
-
-    fn path(&self, node: INodeNo) -> io::Result<PathBuf> {
-        self.paths.get(&node.0).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn number(&mut self, path: &Path) -> INodeNo {
-        if let Some(number) = self.numbers.get(path) {
-            return INodeNo(*number);
-        }
-        let number = self.next;
-        self.next += 1;
-        self.enter(number, path.to_owned());
-        INodeNo(number)
-    }
-
-    fn enter(&mut self, number: u64, path: PathBuf) {
-        self.numbers.insert(path.clone(), number);
-        self.paths.insert(number, path);
-    }
-
-    fn remove(&mut self, path: &Path) {
-        if let Some(number) = self.numbers.remove(path) {
-            self.paths.remove(&number);
-        }
-    }
-
-    /// With all that is below it.
-    fn rename(&mut self, from: &Path, to: &Path) {
-        self.remove(to);
-        let moved: Vec<_> = self.numbers.keys().filter(|path| path.starts_with(from)).cloned().collect();
-        for path in moved {
-            let number = self.numbers.remove(&path).expect("it is there");
-            let below = path.strip_prefix(from).expect("it is below");
-            // Joined with nothing, a path would end in a slash.
-            let new = if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) };
-            self.enter(number, new);
-        }
-    }
-}
 
 /// A file or directory that somebody has open.
 struct Open {
@@ -158,13 +41,19 @@ struct Opened {
     next: u64,
 }
 
-struct PassThrough {
+/// The file system.
+pub struct PassThrough {
     ills: Arc<Ills>,
     tree: Mutex<Tree>,
     opened: Mutex<Opened>,
 }
 
 impl PassThrough {
+    /// To this directory, which is there.
+    pub fn new(backing: &Path, ills: Arc<Ills>) -> Self {
+        Self { ills, tree: Mutex::new(Tree::new(backing.to_owned())), opened: Mutex::default() }
+    }
+
     fn tree(&self) -> MutexGuard<'_, Tree> {
         self.tree.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,12 +1,20 @@
-//! What ails a disk, told by the test and felt by the file system in `fuse`.
+//! Disks that can be ill: what ails one is told by the test, and felt by the file system in `fuse`.
 
-use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
+use fuser::{BackgroundSession, Config, MountOption, spawn_mount};
 use rustix::io::Errno;
 
+use crate::disks::clear_what_others_left;
+use crate::fuse::PassThrough;
+use crate::machine::perhaps;
 use crate::random::Random;
+
+/// As many requests are served at a time: more than a node has threads that use its disk.
+const THREADS: usize = 12;
 
 /// One thing that can ail a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,5 +105,61 @@ impl State {
     fn fail(&mut self) -> io::Result<()> {
         self.felt += 1;
         Err(Errno::IO.into())
+    }
+}
+
+/// The disk of one node; taken away when it is dropped.
+pub struct AilingDisk {
+    mounted: PathBuf,
+    /// Where the files truly are.
+    pub backing: PathBuf,
+    ills: Arc<Ills>,
+    session: Option<BackgroundSession>,
+}
+
+impl AilingDisk {
+    /// A new one, mounted here; nothing ails it.
+    ///
+    /// # Errors
+    /// What this machine lacks for that, in words.
+    pub fn new(mounted: &Path, seed: u64) -> Result<Self, String> {
+        clear_what_others_left();
+        let backing = mounted.with_extension("backing");
+        for path in [&backing, &mounted.to_owned()] {
+            fs::create_dir_all(path).map_err(|error| error.to_string())?;
+        }
+        let ills = Arc::new(Ills::new(seed));
+        let passing = PassThrough::new(&backing, Arc::clone(&ills));
+        let mut config = Config::default();
+        config.mount_options = vec![MountOption::FSName("entail-torture".to_owned()), MountOption::NoAtime];
+        config.n_threads = Some(THREADS);
+        let session = spawn_mount(passing, mounted, &config).map_err(|error| format!("FUSE: {error}"))?;
+        Ok(Self { mounted: mounted.to_owned(), backing, ills, session: Some(session) })
+    }
+
+    /// This ails it from now on.
+    pub fn ail(&self, ill: Ill) {
+        self.ills.set(ill);
+    }
+
+    /// How often a node has felt so far what ails its disk.
+    pub fn felt(&self) -> u64 {
+        self.ills.felt()
+    }
+
+    /// Nothing ails it any more; how often a node has felt what did.
+    pub fn heal(&self) -> u64 {
+        self.ills.set(Ill::Nothing)
+    }
+}
+
+impl Drop for AilingDisk {
+    fn drop(&mut self) {
+        self.heal();
+        let ended = self.session.take().is_some_and(|session| session.umount_and_join().is_ok());
+        if !ended {
+            // Somebody who can't be ended still uses it. Its threads end when nobody does any more.
+            perhaps(&format!("umount -l {}", self.mounted.display()));
+        }
     }
 }

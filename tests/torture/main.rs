@@ -20,7 +20,8 @@
 //! | `ENTAIL_TORTURE_LACKING` | `allowed`: a fault that the machine can't bring about is no failure |
 //!
 //! Networks, disks and clocks need root and programs of the machine (iproute2, iptables, e2fsprogs, faketime); disks
-//! that ail need root and /dev/fuse. What is wrong is left in the directory that the failure names: the history, and what every node said.
+//! that ail need root and /dev/fuse. What is wrong is left in the directory that the failure names: the history, and
+//! what every node said.
 
 mod ailing;
 #[expect(dead_code, reason = "tests/cluster uses more of it")]
@@ -52,6 +53,7 @@ mod recorder;
 mod rig;
 mod round;
 mod table;
+mod tree;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::Settings;
 use crate::client::Client;
 use crate::disks::Disk;
-use crate::fuse::AilingDisk;
 use crate::harness::{Cluster, Place, machine, wait_until};
+use crate::ills::AilingDisk;
 use crate::network::Network;
 use crate::random::Random;
 
