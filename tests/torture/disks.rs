@@ -112,7 +112,7 @@ impl Drop for Disk {
 }
 
 /// Takes away the disks of test processes that were killed.
-fn clear_what_others_left() {
+pub fn clear_what_others_left() {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     for path in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
         if path.split('/').any(|name| is_left(name, "entail-")) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::ailing;
 use crate::client::Client;
 use crate::harness::wait_until;
 use crate::rig::{NODES, Needs, Rig};
@@ -17,12 +18,14 @@ pub struct Fault {
     /// As the table names it.
     pub name: &'static str,
     pub needs: Needs,
+    /// What is to be done before, and before a reshard.
+    pub before: fn(&mut Rig),
     /// Has it happen, last, and be over.
     pub act: fn(&mut Rig),
 }
 
 const fn fault(name: &'static str, needs: Needs, act: fn(&mut Rig)) -> Fault {
-    Fault { name, needs, act }
+    Fault { name, needs, before: |_| {}, act }
 }
 
 /// All of them.
@@ -50,11 +53,14 @@ pub const FAULTS: &[Fault] = &[
     fault("disk nearly full", Needs::Disks, |rig| full_disk(rig, 300)),
     fault("disk full", Needs::Disks, |rig| full_disk(rig, 0)),
     fault("disk stalls", Needs::Disks, stalling_disk),
-    fault("fsync fails", Needs::Disks, failing_disk),
+    fault("disk takes no blocks", Needs::Disks, blockless_disk),
+    fault("slow disk", Needs::Fuse, ailing::slow),
+    fault("fsync fails", Needs::Fuse, ailing::failing_syncs),
+    Fault { before: ailing::fill_tables, ..fault("reads fail", Needs::Fuse, ailing::failing_reads) },
 ];
 
 /// By then a node that was started is ready, or has ended.
-const STARTED_WITHIN: Duration = Duration::from_secs(10);
+pub const STARTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a node may take to stop in order.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
@@ -101,7 +107,7 @@ fn rolling_restart(rig: &mut Rig) {
 }
 
 /// Waits until a node is ready, or has ended; true when it is ready.
-fn starts(rig: &mut Rig, node: usize) -> bool {
+pub fn starts(rig: &mut Rig, node: usize) -> bool {
     let name = rig.cluster.nodes[node].clone();
     let mut ready = false;
     wait_until(&format!("{name} is ready, or ends"), STARTED_WITHIN, || {
@@ -146,7 +152,7 @@ fn damage(rig: &mut Rig, how: fn(&Path, &mut Rig) -> String) {
 }
 
 /// Files that are not empty, in an order that chance alone changes.
-fn files_below(directory: &Path) -> Vec<PathBuf> {
+pub fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path()) {
         if entry.is_dir() {
@@ -298,7 +304,7 @@ fn stalling_disk(rig: &mut Rig) {
     rig.notes.push("slow".to_owned());
 }
 
-fn failing_disk(rig: &mut Rig) {
+fn blockless_disk(rig: &mut Rig) {
     let node = rig.one();
     rig.disks[node].fail();
     rig.hold();

@@ -19,17 +19,21 @@
 //! | `ENTAIL_TORTURE_NODES` | further settings of the nodes, `NAME=VALUE,…`; with `WRITE_COPIES=1` wiped disks lose writes |
 //! | `ENTAIL_TORTURE_LACKING` | `allowed`: a fault that the machine can't bring about is no failure |
 //!
-//! Networks, disks and clocks need root and programs of the machine (iproute2, iptables, e2fsprogs, faketime). What is
-//! wrong is left in the directory that the failure names: the history, and what every node said.
+//! Networks, disks and clocks need root and programs of the machine (iproute2, iptables, e2fsprogs, faketime); disks
+//! that ail need root and /dev/fuse. What is wrong is left in the directory that the failure names: the history, and
+//! what every node said.
 
+mod ailing;
 #[expect(dead_code, reason = "tests/cluster uses more of it")]
 #[path = "../cluster/client.rs"]
 mod client;
 mod disks;
 mod faults;
+mod fuse;
 #[expect(dead_code, reason = "tests/cluster uses more of it")]
 #[path = "../cluster/harness.rs"]
 mod harness;
+mod ills;
 #[expect(dead_code, reason = "tests/cluster uses more of it")]
 #[path = "../cluster/inspect.rs"]
 mod inspect;
@@ -49,6 +53,7 @@ mod recorder;
 mod rig;
 mod round;
 mod table;
+mod tree;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ use crate::Settings;
 use crate::client::Client;
 use crate::disks::Disk;
 use crate::harness::{Cluster, Place, machine, wait_until};
+use crate::ills::AilingDisk;
 use crate::machine::run;
 use crate::network::Network;
 use crate::random::Random;
@@ -30,6 +31,8 @@ pub enum Needs {
     /// A network that can delay what it passes on.
     Delays,
     Disks,
+    /// Disks that can be slow, or fail.
+    Fuse,
     Clocks,
 }
 
@@ -38,6 +41,7 @@ pub struct Rig {
     pub cluster: Cluster,
     pub network: Option<Network>,
     pub disks: Vec<Disk>,
+    pub ailing: Vec<AilingDisk>,
     /// The node with a clock that can be set, and the file that sets it, if there is one.
     clock: Option<(usize, PathBuf)>,
     pub random: Random,
@@ -59,7 +63,7 @@ impl Rig {
     pub fn new(needs: Needs, random: Random, settings: &Settings) -> Result<Self, String> {
         let network = match needs {
             Needs::Network | Needs::Delays => Some(Network::new(NODES, needs == Needs::Delays)?),
-            Needs::Nothing | Needs::Disks | Needs::Clocks => None,
+            Needs::Nothing | Needs::Disks | Needs::Fuse | Needs::Clocks => None,
         };
         let mut place = Place::loopback();
         // Nobody who is killed leaves nodes behind.
@@ -72,12 +76,17 @@ impl Rig {
             }
         }
         let mut extra = vec![("FILL_MIB_S", "1"), ("DEADLINE_MS", "4000")];
+        if needs == Needs::Fuse {
+            // What was read before shall not stay in memory.
+            extra.push(("CACHE_MIB", "1"));
+        }
         extra.extend(&settings.nodes);
         let cluster = Cluster::prepare_in(place, NODES, 2, &extra, Some(machine()));
         let mut rig = Self {
             cluster,
             network,
             disks: Vec::new(),
+            ailing: Vec::new(),
             clock: None,
             random,
             longest: settings.longest,
@@ -90,6 +99,12 @@ impl Rig {
                 for node in 0..NODES {
                     let data = rig.cluster.data_dir(node);
                     rig.disks.push(Disk::new(data.parent().expect("it is below something"))?);
+                }
+            }
+            Needs::Fuse => {
+                for node in 0..NODES {
+                    let (data, seed) = (rig.cluster.data_dir(node), rig.random.next());
+                    rig.ailing.push(AilingDisk::new(data.parent().expect("it is below something"), seed)?);
                 }
             }
             Needs::Clocks => rig.start_with_clock()?,
@@ -165,9 +180,27 @@ impl Rig {
 
     /// The fault lasts for a while.
     pub fn hold(&mut self) {
-        let most = self.longest.as_millis() as u64;
-        let time = Duration::from_millis(self.random.within(most.min(1_000), most));
+        let time = self.lasting();
         std::thread::sleep(time);
+        self.fall_silent();
+    }
+
+    /// The same, and this is done again and again meanwhile, once at least.
+    pub fn hold_doing(&mut self, mut act: impl FnMut(&mut Self)) {
+        let until = Instant::now() + self.lasting();
+        act(self);
+        while Instant::now() < until {
+            act(self);
+        }
+        self.fall_silent();
+    }
+
+    fn lasting(&mut self) -> Duration {
+        let most = self.longest.as_millis() as u64;
+        Duration::from_millis(self.random.within(most.min(1_000), most))
+    }
+
+    fn fall_silent(&self) {
         if let Some(silence) = &self.silence {
             silence.store(true, Ordering::Relaxed);
         }
@@ -200,7 +233,11 @@ impl Drop for Rig {
         for disk in &self.disks {
             disk.release();
         }
+        for disk in &self.ailing {
+            disk.heal();
+        }
         self.cluster.kill_all();
         self.disks.clear();
+        self.ailing.clear();
     }
 }

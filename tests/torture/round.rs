@@ -19,7 +19,7 @@ use crate::rig::{AGREED_WITHIN, NODES, Needs, Rig};
 const SESSIONS: usize = 12;
 
 /// Further keys, so that a reshard and a fill last for a while, and their bytes.
-const KEYS: usize = 3_000;
+pub const KEYS: usize = 3_000;
 const KEY_BYTES: usize = 2_000;
 
 /// The sessions get so much done in this time, with or without a fault behind them.
@@ -68,6 +68,7 @@ pub fn run(fault: &Fault, rig: &mut Rig, resharding: bool, keep: &Path) -> Outco
     if resharding && to == 2 {
         assert_eq!(reshard(&nodes[0], 3).status, 200);
     }
+    (fault.before)(rig);
     let recorder = Recorder::start(&nodes, SESSIONS, &mut rig.random);
     get_some_done(&recorder);
     // Half of the runs end with the fault, so that the nodes must come to show the same without any further word.
