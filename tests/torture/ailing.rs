@@ -184,4 +184,9 @@ fn told(rig: &Rig, node: usize, said: usize) {
     let (name, data) = (&rig.cluster.nodes[node], rig.cluster.data_dir(node).display().to_string());
     let words = &rig.cluster.said(node)[said..];
     assert!(words.contains(&data), "{name} does not say what it could not read: {words}");
+    // Nobody shall give up a directory that is well.
+    assert!(
+        !words.contains("start the node with an empty one"),
+        "{name} takes what it could not read for damage: {words}"
+    );
 }

@@ -181,6 +181,16 @@ pub(super) fn damaged(path: &Path, what: &str) -> StoreError {
     StoreError::Damaged(format!("{}: {what}; {REMEDY}", path.display()))
 }
 
+/// The error for a file of a directory that was in use, which cannot be read: gone, it is damage; else it is the system's
+/// word on its disk, and what is there may be well.
+pub(super) fn unread(path: &Path, error: &io::Error) -> StoreError {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    match error.kind() {
+        NotFound | NotADirectory | IsADirectory => damaged(path, "it is missing"),
+        _ => failed(path, "cannot be read", error),
+    }
+}
+
 /// The error for a file that the system does not let us use.
 pub(super) fn failed(path: &Path, what: &str, error: &io::Error) -> StoreError {
     let text = format!("{} {what}: {error}", path.display());

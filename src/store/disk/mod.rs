@@ -53,7 +53,7 @@ use super::{Batch, KEYS_END, Read, Store};
 use crate::error::StoreError;
 use journal::{BATCH_KEY, Found, NewestJournal, Stamp};
 pub use layout::set_aside;
-use layout::{Layout, damaged, exists, failed};
+use layout::{Layout, damaged, exists, failed, unread};
 use synced::SyncedFile;
 
 /// The name of our keyspace.
@@ -344,8 +344,8 @@ fn scan(
 /// Looks at a directory that was in use, before fjall does.
 fn inspect(place: &Layout) -> Result<Found, StoreError> {
     let version = place.db.join("version");
-    if fs::read(&version).ok().as_deref() != Some(b"FJL\x03") {
-        return Err(damaged(&version, "it is missing, or names another version of fjall's format than 3"));
+    if fs::read(&version).map_err(|e| unread(&version, &e))? != b"FJL\x03" {
+        return Err(damaged(&version, "it names another version of fjall's format than 3"));
     }
     tables::check_manifests(&place.db)?;
     journal::recover(&place.db, place.mark, synced::boot_id())

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::layout::{damaged, failed};
+use super::layout::{damaged, failed, unread};
 use crate::error::StoreError;
 
 /// Checks the manifest of every tree below `db`.
@@ -46,7 +46,7 @@ pub(super) fn find_damaged(db: &Path) -> Option<PathBuf> {
 fn trees(db: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let dir = db.join("keyspaces");
     let mut trees = Vec::new();
-    for entry in fs::read_dir(&dir).map_err(|_| damaged(&dir, "the directory is missing or unreadable"))? {
+    for entry in fs::read_dir(&dir).map_err(|e| unread(&dir, &e))? {
         let path = entry.map_err(|e| failed(&dir, "cannot be read", &e))?.path();
         if path.is_dir() {
             if path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.parse::<u64>().is_err()) {
@@ -62,12 +62,12 @@ fn trees(db: &Path) -> Result<Vec<PathBuf>, StoreError> {
 /// The manifest that `current` names, if it is what was written.
 fn read_manifest(tree: &Path) -> Result<Vec<u8>, StoreError> {
     let path = tree.join("current");
-    let current = fs::read(&path).map_err(|_| damaged(&path, "the file is missing or unreadable"))?;
+    let current = fs::read(&path).map_err(|e| unread(&path, &e))?;
     let Some((number, sum)) = u64_at(&current, 0).zip(u128_at(&current, 8)) else {
         return Err(damaged(&path, "the file is too short"));
     };
     let path = tree.join(format!("v{number}"));
-    let manifest = fs::read(&path).map_err(|_| damaged(&path, "the file is missing or unreadable"))?;
+    let manifest = fs::read(&path).map_err(|e| unread(&path, &e))?;
     if xxh3_128(&manifest) == sum { Ok(manifest) } else { Err(damaged(&path, "it does not match its checksum")) }
 }
 
