@@ -4,8 +4,8 @@ use super::repair::stored_items;
 use super::*;
 use crate::causal::item::Item;
 use crate::causal::vector::VersionVector;
-use crate::machine::message::{FillChunk, FillEnd};
-use crate::types::{Dot, Epoch, PartitionId, Timestamp};
+use crate::machine::message::{FillChunk, FillEnd, PartitionReport};
+use crate::types::{Dot, Epoch, PartitionId, StayId, Timestamp};
 
 impl Lockstep {
     /// Has node 1 take a request; what it sends to node 2 of that, which is not held back.
@@ -95,7 +95,7 @@ fn with_a_lack(all: &mut Lockstep) -> PartitionId {
 /// Chunks that are not the one that is due, each with what would spoil a replica: of another place in the fill, of
 /// another attempt, of another version of the row; and those that were due before.
 fn not_due(due: &FillChunk, earlier: &[FillChunk]) -> Vec<FillChunk> {
-    let dot = Dot { stay: due.items.first().map_or(crate::types::StayId(1), |(_, item)| item.dot.stay), seq: 1 << 40 };
+    let dot = Dot { stay: due.items.first().map_or(StayId(1), |(_, item)| item.dot.stay), seq: 1 << 40 };
     let item = Item { value: None, dot, timestamp: Timestamp(1 << 62), carried: Context::empty() };
     let vector: VersionVector = [(dot.stay, dot.seq)].into_iter().collect();
     let end = FillEnd { vector, floor: Epoch(9), clock: Timestamp(1 << 62) };
@@ -165,4 +165,82 @@ fn a_wish_for_a_fill_that_comes_again_is_none() {
     let given = all.state(1);
     all.hear(1, 3, wish);
     assert_eq!(all.state(1), given, "it was given");
+}
+
+#[test]
+fn an_older_report_takes_nothing_back_and_is_answered_with_what_is_stable() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let partition = key("a").partition(8);
+    all.put(1, "a", "1", &Context::empty());
+    let (one, two) = (all.stay(partition, 1), all.stay(partition, 2));
+    let part = all.machine(1).part(partition);
+    assert_eq!((part.words.durable(two, one), part.stable.get(one)), (1, 1));
+    let version = part.version;
+    let report = |seq: u64| {
+        let durable = [(one, seq)].into_iter().collect();
+        Message::Report(vec![PartitionReport { partition, version, stay: two, durable, promise: None }])
+    };
+    all.put(1, "a", "2", &Context::empty());
+    let before = all.state(1);
+    let said = all.hear(1, 2, report(1));
+    assert_eq!(all.state(1), before);
+    // It may be on a disk that was restored, and learns so by this.
+    let [Message::Stability(told)] = &said[..] else { panic!("{said:?}") };
+    assert!(told.iter().any(|told| told.partition == partition && told.stable.get(one) == 2), "{told:?}");
+    assert_eq!(all.hear(1, 2, report(2)), []);
+    assert_eq!(all.state(1), before);
+}
+
+/// A fill of node 3, from its first chunk to its last, with so many writes of a stay more than its source has.
+fn filled_with_a_claim(all: &mut Lockstep, of: StayId, more: u64) {
+    loop {
+        let (source, Message::FillChunk(mut chunk)) = all.catch(3, |message| matches!(message, Message::FillChunk(_)))
+        else {
+            panic!("a chunk was wanted")
+        };
+        let last = chunk.end.is_some();
+        if let Some(end) = &mut chunk.end {
+            end.vector.raise(of, end.vector.get(of) + more);
+        }
+        all.hear(3, if source == node(1) { 1 } else { 2 }, Message::FillChunk(chunk));
+        if last {
+            return;
+        }
+    }
+}
+
+/// What a source says of its view is believed, also of writes that the receiver itself never made.
+#[test]
+fn a_fill_that_claims_own_writes_costs_their_numbers_and_holds_up_no_write() {
+    let mut all = Lockstep::new(3, 1);
+    let partition = with_a_lack(&mut all);
+    let three = all.stay(partition, 3);
+    let before = all.applied(3, partition, three);
+    filled_with_a_claim(&mut all, three, 100);
+    all.loses = |_, _, _| false;
+    all.run_ms(100);
+    let context = all.put(3, "key0", "last", &Context::empty());
+    assert_eq!(all.applied(3, partition, three), before + 101);
+    all.run_ms(5_000);
+    for number in 1..=3 {
+        let Response::Value { value, .. } = all.get(number, "key0", &context) else { panic!("node{number}") };
+        assert_eq!((value, all.applied(number, partition, three)), (Bytes::from("last"), before + 101), "node{number}");
+    }
+    assert!(all.ended.is_empty(), "{:?}", all.ended);
+}
+
+/// … and of a third: the receiver would take its next writes for known. That one hears of it, and stops before.
+#[test]
+fn a_fill_that_claims_writes_of_a_third_ends_that_one_before_it_makes_them() {
+    let mut all = Lockstep::new(3, 1);
+    let partition = with_a_lack(&mut all);
+    let one = all.stay(partition, 1);
+    let made = all.applied(1, partition, one);
+    filled_with_a_claim(&mut all, one, 5);
+    all.run_ms(100);
+    let Some(StoreError::Damaged(why)) = all.ended.get(&node(1)) else { panic!("{:?}", all.ended) };
+    assert!(why.contains("backup"), "{why}");
+    assert_eq!((all.applied(1, partition, one), all.applied(3, partition, one)), (made, made + 5));
+    assert_eq!(all.ended.len(), 1, "{:?}", all.ended);
 }
