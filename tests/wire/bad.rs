@@ -258,18 +258,61 @@ async fn forged_vectors_and_dots_end_the_stream() {
         Some(proto::Context { epoch: 1, entries: list.iter().map(entry).collect() })
     };
     let forged = [
-        report(entries(&[(2, 1), (1, 1)])),
-        report(entries(&[(1, 1), (1, 2)])),
-        report(entries(&[(1, 0)])),
-        op(0, None),
-        op(1, carried(&[(2, 1), (1, 1)])),
-        op(1, carried(&[(1, 0)])),
+        ("report.durable", report(entries(&[(2, 1), (1, 1)]))),
+        ("report.durable", report(entries(&[(1, 1), (1, 2)]))),
+        ("report.durable", report(entries(&[(1, 0)]))),
+        ("item.seq", op(0, None)),
+        ("item.carried", op(1, carried(&[(2, 1), (1, 1)]))),
+        ("item.carried", op(1, carried(&[(1, 0)]))),
     ];
-    for kind in forged {
+    for (field, kind) in forged {
         let mut node1 = End::serving(5, 10).await;
         let (frames, mut acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
         frames.send(frame(1, 5, vec![proto::Message { kind: Some(kind) }, map_pull()])).await.unwrap();
-        assert_eq!(end(&mut acks).await.code(), Code::InvalidArgument);
+        let status = end(&mut acks).await;
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().starts_with(field), "{status}");
+        assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
+    }
+}
+
+/// A part of a fill with such keys, each with a value of so many bytes.
+fn chunk(keys: &[&str], bytes: usize) -> proto::Message {
+    let key_item = |key: &&str| {
+        let item = proto::Item { stay: 1, seq: 1, value: Some(vec![b'1'; bytes].into()), ..Default::default() };
+        proto::fill_chunk::KeyItem { key: (*key).to_owned(), item: Some(item) }
+    };
+    let chunk = proto::FillChunk { items: keys.iter().map(key_item).collect(), ..Default::default() };
+    proto::Message { kind: Some(proto::message::Kind::FillChunk(chunk)) }
+}
+
+#[tokio::test]
+async fn a_chunk_of_a_fill_is_as_large_as_a_frame_may_be_and_no_larger() {
+    let mut node1 = End::serving(5, 10).await;
+    let (frames, mut acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
+    let keys = ["a", "b", "c", "d"];
+    frames.send(frame(1, 5, vec![chunk(&keys, (2 << 20) - 100)])).await.unwrap();
+    let Input::Message { message: Message::FillChunk(heard), .. } = node1.next().await else { panic!("it fits") };
+    assert_eq!(heard.items.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), keys);
+    frames.send(frame(2, 5, vec![chunk(&keys, 2 << 20), map_pull()])).await.unwrap();
+    let status = end(&mut acks).await;
+    assert_eq!(status.code(), Code::OutOfRange);
+    assert!(status.message().contains("too large"), "{status}");
+    assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
+}
+
+#[tokio::test]
+async fn a_chunk_of_which_the_keys_are_out_of_order_ends_the_stream() {
+    for keys in [["b", "a"], ["a", "a"], ["", "a"]] {
+        let mut node1 = End::serving(5, 10).await;
+        let (frames, mut acks) = open(&node1, local(5).hello(&node1.address())).await.unwrap();
+        frames.send(frame(1, 5, vec![chunk(&["a", "b"], 1)])).await.unwrap();
+        assert!(matches!(node1.next().await, Input::Message { message: Message::FillChunk(_), .. }));
+        frames.send(frame(2, 5, vec![chunk(&keys, 1), map_pull()])).await.unwrap();
+        let status = end(&mut acks).await;
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let field = if keys[0].is_empty() { "fill_chunk.key" } else { "fill_chunk.items" };
+        assert!(status.message().starts_with(field), "{status}");
         assert_eq!(node1.inbox.try_recv().unwrap_err(), TryRecvError::Empty);
     }
 }

@@ -260,7 +260,7 @@ fn is_filled_after_a_source_was_lost(rules: Rules, twice: bool) -> bool {
 }
 
 /// The items of a partition on a node's disk.
-fn stored_items(all: &Lockstep, number: usize, partition: u32) -> Vec<(bytes::Bytes, Option<bytes::Bytes>)> {
+pub(super) fn stored_items(all: &Lockstep, number: usize, partition: u32) -> Vec<(bytes::Bytes, Option<bytes::Bytes>)> {
     let (from, until) = records::range(b'i', PartitionId(partition));
     let pairs = all.hosts[&node(number)].store.scan(&from, &until, usize::MAX).unwrap();
     pairs.into_iter().map(|(key, item)| (key, records::decode_item(&item).unwrap().value)).collect()
