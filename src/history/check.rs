@@ -84,6 +84,8 @@ pub(super) struct Checker<'a> {
     clocks: Clocks,
     /// By key.
     pub(super) writes: Vec<Writes>,
+    /// Those of them that are deletes: a read of nothing looks for one, however many puts there are.
+    deletes: Vec<Writes>,
     /// Pairs of writes of one key: the first comes before the second in every order that explains the reads.
     conflicts: Vec<(u32, u32)>,
     account: Account,
@@ -106,12 +108,16 @@ struct Read {
 
 impl<'a> Checker<'a> {
     fn new(records: &'a [Record], found: Events, violations: Vec<Violation>) -> Self {
-        let mut writes = vec![Writes::new(); found.keys];
-        for (number, event) in (0..).zip(&found.events).filter(|(_, event)| event.kind.is_write()) {
-            writes[event.key as usize].entry(event.place.chain).or_default().push(number);
-        }
+        let by_key = |wanted: fn(Kind) -> bool| {
+            let mut all = vec![Writes::new(); found.keys];
+            for (number, event) in (0..).zip(&found.events).filter(|(_, event)| wanted(event.kind)) {
+                all[event.key as usize].entry(event.place.chain).or_default().push(number);
+            }
+            all
+        };
+        let (writes, deletes) = (by_key(|kind| kind.is_write()), by_key(|kind| kind == Kind::Delete));
         let clocks = Clocks::new(0, 0);
-        Self { records, found, clocks, writes, conflicts: Vec::new(), account: Account::default(), violations }
+        Self { records, found, clocks, writes, deletes, conflicts: Vec::new(), account: Account::default(), violations }
     }
 
     fn run(&mut self) {
@@ -229,9 +235,9 @@ impl<'a> Checker<'a> {
         let is_delete = |write: &u32| self.found.events[*write as usize].kind == Kind::Delete;
         let seen = past.iter().copied().filter(|write| is_delete(write) && !self.is_overwritten(*write, past));
         let clock = self.clocks.of(read.row);
-        let aside = self.writes[read.key as usize].iter().flat_map(|(chain, writes)| {
-            let seen = writes.partition_point(|write| self.place(*write).at <= clock[*chain as usize]);
-            writes[seen..].iter().copied().take_while(|write| !self.follows(*write, read)).filter(is_delete)
+        let aside = self.deletes[read.key as usize].iter().flat_map(|(chain, deletes)| {
+            let seen = deletes.partition_point(|delete| self.place(*delete).at <= clock[*chain as usize]);
+            deletes[seen..].iter().copied().take_while(|delete| !self.follows(*delete, read))
         });
         seen.chain(aside).take(most).collect()
     }

@@ -453,3 +453,18 @@ fn what_became_of_deletes_of_one_key_takes_no_longer() {
     assert_eq!((report.account.lost.len(), report.account.acknowledged()), (0, 100_000), "{}", report.account);
     assert!(took.as_secs() < 5, "{took:?}");
 }
+
+/// One reader finds nothing again and again, beside a long line of puts and one delete at its end.
+#[test]
+fn what_explains_absences_beside_many_writes_takes_no_longer() {
+    let puts = (2..50_000).map(|i| record(&format!("a w k {i}"), i));
+    let reads = (50_001..=100_000).map(|i| record("r r k", i));
+    let all = [record("r w k mine", 1)].into_iter().chain(puts).chain([record("a d k", 50_000)]).chain(reads);
+    let records: Vec<Record> = all.collect();
+    let begin = Instant::now();
+    let report = check(&records).unwrap();
+    let took = begin.elapsed();
+    println!("{took:?}; {} operations", report.operations);
+    assert_eq!((report.violations.len(), report.operations), (0, 100_000), "{:?}", report.violations);
+    assert!(took.as_secs() < 2, "{took:?}");
+}
