@@ -32,7 +32,7 @@ impl Measure {
     /// The most that the last third may have where the middle one had so much, in a run of this length: in a minute, one
     /// journal more or less in a third of it is chance.
     pub fn most(&self, middle: f64, length: Duration) -> f64 {
-        let (share, slack) = if length >= LONG { (0.05, self.slack / 4.0) } else { (0.15, self.slack) };
+        let (share, slack) = if length >= LONG { (0.1, self.slack / 4.0) } else { (0.15, self.slack) };
         middle * (1.0 + share) + slack
     }
 }
