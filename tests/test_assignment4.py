@@ -45,16 +45,34 @@ def docker(*arguments, check=True):
     return done.stdout if check else done.stdout + done.stderr
 
 
+def networks(name):
+    return docker("network", "ls", "--quiet", "--no-trunc", "--filter", f"name=^{name}$").split()
+
+
+def inside(network):
+    return json.loads(docker("network", "inspect", "--format", "{{json .Containers}}", network))
+
+
 def remove_network(name):
     """Removes every network of this name, whoever is still in it: two may share a name, and a run that was cut short
-    leaves endpoints. A container with a name of its own loses its place in the network and nothing else."""
-    for network in docker("network", "ls", "--quiet", "--no-trunc", "--filter", f"name=^{name}$").split():
-        inside = json.loads(docker("network", "inspect", "--format", "{{json .Containers}}", network))
-        for container, endpoint in inside.items():
+    leaves endpoints. A container with a name of its own loses its place in the network and nothing else. Docker's count
+    of endpoints goes wrong at times: a network that has none may stay then, and is used again."""
+    for network in networks(name):
+        for container, endpoint in inside(network).items():
             # An endpoint without its container is known by its own name.
             known_by = endpoint["Name"] if container.startswith("ep-") else container
             docker("network", "disconnect", "--force", network, known_by)
-        docker("network", "rm", network)
+        try:
+            docker("network", "rm", network)
+        except RuntimeError as error:
+            if "has active endpoints" not in str(error) or inside(network):
+                raise
+            print(f"the network {name} is empty, and Docker says that it is not: it stays", file=sys.stderr)
+
+
+def make_network(name, subnet, *options):
+    if not networks(name):
+        docker("network", "create", *options, f"--subnet={subnet}", name)
 
 
 def clean_up():
@@ -77,7 +95,7 @@ def start_node(node, view, *settings):
 
 
 def start_nodes():
-    docker("network", "create", f"--subnet={SUBNET}", NETWORK)
+    make_network(NETWORK, SUBNET)
     for node in range(FIRST):
         start_node(node, ADDRESSES[:FIRST], "-e", f"SHARD_COUNT={SHARD_COUNT}")
 

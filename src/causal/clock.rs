@@ -23,6 +23,13 @@ pub const COUNTER_BITS: u32 = 16;
 /// How far a new ceiling is put ahead of the clock: 4 s. A sync has half of that to finish before a write must wait.
 pub const LEAD: u64 = 4_000 << COUNTER_BITS;
 
+/// No timestamp of another node is greater: one that is comes of a mistake, and would end the number space for everybody
+/// who merges it.
+pub const FARTHEST: Timestamp = Timestamp(u64::MAX >> 1);
+
+/// The last wall clock that is believed, of the year 4199: what counts on from there stays below [`FARTHEST`] for as long.
+const LAST_WALL: u64 = u64::MAX >> 2;
+
 /// The clock of one node. It is given the wall clock's reading, in milliseconds since 1970, with each call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clock {
@@ -49,6 +56,11 @@ impl Clock {
     /// The current reading: at least everything given, merged and promised; nothing is given by it.
     pub fn peek(&self, wall_ms: u64) -> Timestamp {
         Timestamp(self.last.max(self.wall(wall_ms)))
+    }
+
+    /// The greatest timestamp given, merged or promised so far.
+    pub fn merged(&self) -> Timestamp {
+        Timestamp(self.last)
     }
 
     /// The next timestamp, greater than everything given, merged and promised so far and below the durable ceiling.
@@ -114,9 +126,9 @@ impl Clock {
         self.logical_only = logical_only;
     }
 
-    /// The wall clock as a timestamp; one beyond the number space counts as its last millisecond.
+    /// The wall clock as a timestamp; one beyond [`LAST_WALL`] counts as that.
     fn wall(&self, wall_ms: u64) -> u64 {
-        if self.logical_only { 0 } else { wall_ms.min(u64::MAX >> COUNTER_BITS) << COUNTER_BITS }
+        if self.logical_only { 0 } else { wall_ms.min(LAST_WALL >> COUNTER_BITS) << COUNTER_BITS }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Contexts as text: the `causal-metadata` string.
 //!
-//! The empty context at epoch 0 is the empty text. Any other is, in base64url without padding:
+//! The empty context, at epoch 0 and without a clock, is the empty text. Any other is, in base64url without padding:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version: 1, or 2 on a branch that a recovery by force began |
+//! | 1 | version: 1, or 2 on a branch that a recovery by force began; 3 and 4 are the same with a clock |
 //! | 2 | check bytes of the cluster id: tells another store's context from a damaged one, to a reader of bytes |
-//! | 4 | with version 2, the branch: the lower half of its id, little-endian |
+//! | 4 | with versions 2 and 4, the branch: the lower half of its id, little-endian |
+//! | 8 | with versions 3 and 4, the clock, little-endian; never zero |
 //! | 1 to 10 | epoch, a varint |
 //! | 2 and more, each | entries, ascending by partition, then stay |
 //! | 8 | SipHash-2-4 (Aumasson, Bernstein, 2012) of all before, under the store's secret, little-endian |
@@ -26,12 +27,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use siphasher::sip::SipHasher24;
 
 use super::context::Context;
-use crate::types::{BranchId, ClusterId, ContextSecret, Epoch, PartitionId, Seq, StayId};
+use crate::types::{BranchId, ClusterId, ContextSecret, Epoch, PartitionId, Seq, StayId, Timestamp};
 
 /// The layout's version byte.
 const VERSION: u8 = 1;
 /// The same, with a branch.
 const BRANCH_VERSION: u8 = 2;
+/// What either is raised by where there is a clock.
+const CLOCK: u8 = 2;
+/// Bytes of the clock.
+const CLOCK_BYTES: usize = 8;
 /// Bytes of the cluster id's check.
 const CHECK_BYTES: usize = 2;
 /// Bytes of the branch.
@@ -63,6 +68,7 @@ pub struct ContextCodec {
     branches: Vec<BranchId>,
     secret: ContextSecret,
     partitions: u32,
+    tells_clocks: bool,
 }
 
 impl ContextCodec {
@@ -70,7 +76,13 @@ impl ContextCodec {
     pub fn new(cluster_id: ClusterId, secret: ContextSecret, partitions: u32) -> Self {
         let check = xxhash_rust::xxh3::xxh3_64(&cluster_id.0.to_be_bytes());
         let check = [check as u8, (check >> 8) as u8];
-        Self { check, branches: Vec::new(), secret, partitions }
+        Self { check, branches: Vec::new(), secret, partitions, tells_clocks: true }
+    }
+
+    /// The same that leaves clocks out of texts, or not: nodes of builds before them take no text that has one.
+    #[must_use]
+    pub fn telling_clocks(self, tells_clocks: bool) -> Self {
+        Self { tells_clocks, ..self }
     }
 
     /// The same on the last of these branches; what the others made is read, too.
@@ -87,14 +99,20 @@ impl ContextCodec {
 
     /// The context's canonical text. Its partitions are the store's: [`ContextCodec::decode`] refuses others.
     pub fn encode(&self, context: &Context) -> String {
-        if context.is_empty() && context.epoch() == Epoch(0) {
+        let clock = if self.tells_clocks { context.clock() } else { Timestamp(0) };
+        if context.is_empty() && context.epoch() == Epoch(0) && clock == Timestamp(0) {
             return String::new();
         }
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + BRANCH_BYTES + 2 + 4 * context.len() + MAC_BYTES);
-        bytes.push(if self.branches.is_empty() { VERSION } else { BRANCH_VERSION });
+        let most = HEAD_BYTES + BRANCH_BYTES + CLOCK_BYTES + 2 + 4 * context.len() + MAC_BYTES;
+        let mut bytes = Vec::with_capacity(most);
+        let version = if self.branches.is_empty() { VERSION } else { BRANCH_VERSION };
+        bytes.push(if clock == Timestamp(0) { version } else { version + CLOCK });
         bytes.extend_from_slice(&self.check);
         if let Some(branch) = self.branches.last() {
             bytes.extend_from_slice(&branch_bytes(*branch));
+        }
+        if clock != Timestamp(0) {
+            bytes.extend_from_slice(&clock.0.to_le_bytes());
         }
         put_varint(&mut bytes, context.epoch().0);
         let mut place = Place::default();
@@ -125,20 +143,32 @@ impl ContextCodec {
         }
         let (version, rest) = signed.split_first().ok_or(Malformed)?;
         let body = rest.strip_prefix(&self.check).ok_or(Malformed)?;
-        match *version {
-            VERSION => self.decode_body(body),
+        let (version, has_clock) = match version.checked_sub(CLOCK) {
+            Some(plain @ (VERSION | BRANCH_VERSION)) => (plain, true),
+            _ => (*version, false),
+        };
+        match version {
+            VERSION => self.decode_body(body, has_clock),
             BRANCH_VERSION => {
                 let (branch, body) = body.split_first_chunk::<BRANCH_BYTES>().ok_or(Malformed)?;
                 let known = self.branches.iter().any(|known| branch_bytes(*known) == *branch);
-                if known { self.decode_body(body) } else { Err(NotDecoded::OtherBranch) }
+                if known { self.decode_body(body, has_clock) } else { Err(NotDecoded::OtherBranch) }
             }
             _ => Err(Malformed),
         }
     }
 
-    /// Epoch and entries. Their order, and that no seq is zero, is in the layout itself.
-    fn decode_body(&self, mut body: &[u8]) -> Result<Context, NotDecoded> {
+    /// Clock, epoch and entries. Their order, and that no seq is zero, is in the layout itself.
+    fn decode_body(&self, mut body: &[u8], has_clock: bool) -> Result<Context, NotDecoded> {
         let mut context = Context::empty();
+        if has_clock {
+            let (clock, rest) = body.split_first_chunk::<CLOCK_BYTES>().ok_or(Malformed)?;
+            context.raise_clock(Timestamp(u64::from_le_bytes(*clock)));
+            if context.clock() == Timestamp(0) {
+                return Err(Malformed);
+            }
+            body = rest;
+        }
         context.raise_epoch(Epoch(take_varint(&mut body)?));
         let mut place = Place::default();
         while !body.is_empty() {
@@ -149,7 +179,7 @@ impl ContextCodec {
             context.raise(partition, stay, seq);
         }
         // The empty context has the empty text, and no other.
-        if context.is_empty() && context.epoch() == Epoch(0) { Err(Malformed) } else { Ok(context) }
+        if context == Context::empty() { Err(Malformed) } else { Ok(context) }
     }
 
     fn mac(&self, signed: &[u8]) -> u64 {
@@ -261,12 +291,20 @@ mod tests {
         let number = || prop_oneof![4 => 0u64..20, 2 => 100u64..70_000, 1 => any::<u64>(), 1 => Just(u64::MAX)];
         let stay = prop_oneof![4 => 0u32..8, 1 => any::<u32>(), 1 => Just(u32::MAX)];
         let entry = (0..PARTITIONS, stay, number());
-        (number(), prop::collection::vec(entry, 0..40)).prop_map(|(epoch, entries)| context_of(epoch, &entries))
+        (number(), number(), prop::collection::vec(entry, 0..40)).prop_map(|(epoch, clock, entries)| {
+            let mut context = context_of(epoch, &entries);
+            context.raise_clock(Timestamp(clock));
+            context
+        })
     }
 
     /// The text of these bytes with a right authentication code: what only this store could have made.
     fn signed(bytes: &[u8]) -> String {
-        let mut all = vec![VERSION];
+        signed_as(VERSION, bytes)
+    }
+
+    fn signed_as(version: u8, bytes: &[u8]) -> String {
+        let mut all = vec![version];
         all.extend_from_slice(&codec().check);
         all.extend_from_slice(bytes);
         let mac = codec().mac(&all);
@@ -281,8 +319,11 @@ mod tests {
         }
 
         #[test]
-        fn one_context_has_one_text(body in prop::collection::vec(prop_oneof![0u8..9, any::<u8>()], 0..24)) {
-            let text = signed(&body);
+        fn one_context_has_one_text(
+            version in 0u8..6,
+            body in prop::collection::vec(prop_oneof![0u8..9, any::<u8>()], 0..24),
+        ) {
+            let text = signed_as(version, &body);
             if let Ok(context) = codec().decode(&text) {
                 prop_assert_eq!(codec().encode(&context), text);
             }
@@ -341,6 +382,23 @@ mod tests {
         for at in 1..text.len() {
             assert_eq!(codecs[1].decode(&text[..at]), Err(Malformed));
         }
+    }
+
+    #[test]
+    fn clocks_are_left_out_where_a_build_does_not_take_them() {
+        let plain = codec().telling_clocks(false);
+        let (without, mut with) = (context_of(2, &[(0, 0, 1)]), context_of(2, &[(0, 0, 1)]));
+        with.raise_clock(Timestamp(1 << 40));
+        assert_eq!(plain.encode(&with), codec().encode(&without), "as builds before clocks have it");
+        assert_eq!(plain.decode(&codec().encode(&with)), Ok(with.clone()), "it is read all the same");
+        assert!(codec().encode(&with).len() <= codec().encode(&without).len() + 11);
+        let mut alone = Context::empty();
+        alone.raise_clock(Timestamp(1));
+        assert_eq!((plain.encode(&alone), codec().decode(&codec().encode(&alone))), (String::new(), Ok(alone)));
+        let on_branch = codec().on_branches(vec![BranchId(7)]);
+        assert_eq!(on_branch.decode(&on_branch.encode(&with)), Ok(with));
+        assert_eq!(codec().decode(&signed_as(VERSION + CLOCK, &[0, 0, 0, 0, 0, 0, 0, 0, 2])), Err(Malformed));
+        assert_eq!(codec().decode(&signed_as(VERSION + CLOCK, &[1, 0, 0])), Err(Malformed), "cut in its clock");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Dot, Epoch, PartitionId, Seq, StayId};
+use crate::types::{Dot, Epoch, PartitionId, Seq, StayId, Timestamp};
 
 /// `(epoch, (partition, stay) → seq)`: what somebody has seen.
 ///
@@ -10,10 +10,16 @@ use crate::types::{Dot, Epoch, PartitionId, Seq, StayId};
 /// either not seen, or was stable (or closed) when it was left out; the epoch is at least the version of the row
 /// under which that was found, so a node with an older map knows that it may lack something.
 ///
+/// Beside that the context tells a *clock*: no write that was seen has a greater timestamp, in whatever partition. Who writes
+/// next gives a greater one, so that the order of timestamps extends causality across partitions, too.
+///
 /// Kept sorted and without zeros: equal contexts are equal values. [`Context::join`] is a lattice join.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
     epoch: Epoch,
+    /// Not stored with what an item carries: the item's own timestamp is greater.
+    #[serde(skip)]
+    clock: Timestamp,
     entries: Vec<((PartitionId, StayId), Seq)>,
 }
 
@@ -31,6 +37,16 @@ impl Context {
     /// Raises the epoch; a smaller one changes nothing.
     pub fn raise_epoch(&mut self, epoch: Epoch) {
         self.epoch = self.epoch.max(epoch);
+    }
+
+    /// No write that was seen has a greater timestamp; zero where nobody told.
+    pub fn clock(&self) -> Timestamp {
+        self.clock
+    }
+
+    /// Raises the clock; a smaller one changes nothing.
+    pub fn raise_clock(&mut self, clock: Timestamp) {
+        self.clock = self.clock.max(clock);
     }
 
     /// How far the stay of the partition was seen; 0 when it is not listed.
@@ -59,9 +75,10 @@ impl Context {
         self.get(partition, dot.stay) == dot.seq
     }
 
-    /// Takes the greater of both, entry by entry, and the greater epoch.
+    /// Takes the greater of both, entry by entry, and the greater epoch and clock.
     pub fn join(&mut self, other: &Self) {
         self.raise_epoch(other.epoch);
+        self.raise_clock(other.clock);
         for (partition, stay, seq) in other.iter() {
             self.raise(partition, stay, seq);
         }
@@ -88,7 +105,7 @@ impl Context {
         self.entries.len()
     }
 
-    /// True when no entry is listed (the epoch may still say something).
+    /// True when no entry is listed (epoch and clock may still say something).
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -19,6 +19,10 @@ use crate::types::{Epoch, PartitionId};
 /// The most bytes of differences that a node remembers, encoded.
 const MOST_BYTES: usize = 256 << 10;
 
+/// Bytes of differences that are told though the whole map takes less, as a small store's does: who has asked for a
+/// change, and has missed some maps, sees from them alone whether it was done meanwhile, and undone.
+const FEW_BYTES: usize = 64 << 10;
+
 /// From one map to another, with as many partitions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapDelta {
@@ -186,14 +190,15 @@ impl History {
     }
 
     /// The differences from a map of that epoch, and of that hash if it is known, to the newest; `None` when they are
-    /// not here any more, or take more than the whole map.
+    /// not here any more, or are many and take more than the whole map.
     pub fn since(&self, epoch: Epoch, hash: Option<u64>) -> Option<Vec<Arc<MapDelta>>> {
         let begins = |(_, delta): &(usize, Arc<MapDelta>)| {
             delta.base == epoch && hash.is_none_or(|hash| delta.base_hash == hash)
         };
         let begin = self.deltas.iter().position(begins)?;
         let bytes: usize = self.deltas.range(begin..).map(|(bytes, _)| bytes).sum();
-        (bytes < self.whole).then(|| self.deltas.range(begin..).map(|(_, delta)| delta.clone()).collect())
+        (bytes < self.whole.max(FEW_BYTES))
+            .then(|| self.deltas.range(begin..).map(|(_, delta)| delta.clone()).collect())
     }
 }
 

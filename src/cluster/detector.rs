@@ -31,6 +31,14 @@ const WORD_MS: u64 = 10_000;
 /// How far ahead of every peer a wall clock may be before it is ignored, in milliseconds.
 pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
 
+/// A word that tells a peer's clock to be behind what was told before by more than this, in milliseconds, is not believed
+/// at once: it may have come late. So do those that waited while this process was stopped, and all of them would tell a
+/// node that is back that its own clock is ahead.
+const LATE_MS: u64 = 1_000;
+
+/// How long a peer has to tell so until its clock counts as set back, in milliseconds.
+const SET_BACK_MS: u64 = 3_000;
+
 /// What one node knows of its peers' lives.
 #[derive(Clone, Debug)]
 pub struct Detector {
@@ -42,8 +50,12 @@ pub struct Detector {
 struct Peer {
     /// The last word, or what it said within a while after one; before the first, when the peer became known.
     since_ms: u64,
+    /// When it gave its last word, if it ever did.
+    word_ms: Option<u64>,
     /// Its wall clock, and when it told it; `None` before its first word.
     wall: Option<Wall>,
+    /// Since when its words tell its clock to be behind that.
+    behind_since_ms: Option<u64>,
     /// When a connection to it was made, if that was after its last word.
     reached_ms: Option<u64>,
     /// A connection was refused since its last word.
@@ -61,9 +73,35 @@ struct Wall {
     told_ms: u64,
 }
 
+impl Wall {
+    /// What it must show now.
+    fn at(self, now_ms: u64) -> u64 {
+        self.wall_ms.saturating_add(now_ms.saturating_sub(self.told_ms))
+    }
+}
+
 impl Peer {
     fn unheard(now_ms: u64) -> Self {
-        Self { since_ms: now_ms, wall: None, reached_ms: None, refused: false, hears: Arc::default(), told_live: true }
+        Self {
+            since_ms: now_ms,
+            word_ms: None,
+            wall: None,
+            behind_since_ms: None,
+            reached_ms: None,
+            refused: false,
+            hears: Arc::default(),
+            told_live: true,
+        }
+    }
+
+    /// Takes note of its wall clock. A word can only come late, so the clock that is the furthest ahead is the best known.
+    fn tells(&mut self, now_ms: u64, wall_ms: u64) {
+        let is_behind = self.wall.is_some_and(|wall| wall_ms.saturating_add(LATE_MS) < wall.at(now_ms));
+        let since_ms = *self.behind_since_ms.get_or_insert(now_ms);
+        if !is_behind || now_ms >= since_ms + SET_BACK_MS {
+            self.wall = Some(Wall { wall_ms, told_ms: now_ms });
+            self.behind_since_ms = None;
+        }
     }
 
     fn is_live(&self, now_ms: u64) -> bool {
@@ -109,8 +147,8 @@ impl Detector {
     /// A sign of life: the peer's wall clock, and whom it hears. One from a stranger counts for nothing.
     pub fn heard(&mut self, now_ms: u64, peer: &NodeAddr, wall_ms: u64, hears: &[NodeAddr]) {
         if let Some(known) = self.peers.get_mut(peer) {
-            known.since_ms = now_ms;
-            known.wall = Some(Wall { wall_ms, told_ms: now_ms });
+            (known.since_ms, known.word_ms) = (now_ms, Some(now_ms));
+            known.tells(now_ms, wall_ms);
             (known.reached_ms, known.refused) = (None, false);
             // Pings mostly repeat themselves.
             if !hears.iter().eq(&*known.hears) {
@@ -122,7 +160,7 @@ impl Detector {
     /// The peer said something else than its word of life. That counts for a while after one, as what it hears is told
     /// by these alone; and not once a connection to it was refused: what then still comes was on its way.
     pub fn spoke(&mut self, now_ms: u64, peer: &NodeAddr) {
-        let counts = |known: &Peer| known.wall.is_some_and(|wall| now_ms < wall.told_ms + WORD_MS) && !known.refused;
+        let counts = |known: &Peer| known.word_ms.is_some_and(|word_ms| now_ms < word_ms + WORD_MS) && !known.refused;
         if let Some(known) = self.peers.get_mut(peer).filter(|known| counts(known)) {
             known.since_ms = now_ms;
         }
@@ -180,9 +218,7 @@ impl Detector {
     /// one, each taken on by the time since. False when there is none to compare with.
     pub fn clock_is_ahead(&self, own_wall_ms: u64, now_ms: u64) -> bool {
         let live = self.peers.values().filter(|known| known.is_live(now_ms));
-        let theirs = live.filter_map(|known| {
-            known.wall.map(|wall| wall.wall_ms.saturating_add(now_ms.saturating_sub(wall.told_ms)))
-        });
+        let theirs = live.filter_map(|known| known.wall.map(|wall| wall.at(now_ms)));
         theirs.max().is_some_and(|most| own_wall_ms > most.saturating_add(MAX_CLOCK_LEAD_MS))
     }
 
@@ -363,6 +399,30 @@ mod tests {
         assert!(detector.clock_is_ahead(700_000, 3_000));
         detector.heard(3_000, &node(2), u64::MAX, &[]);
         assert!(!detector.clock_is_ahead(u64::MAX, 4_000));
+    }
+
+    #[test]
+    fn words_that_come_late_set_no_clock_back_and_one_that_is_set_back_is_known_after_a_while() {
+        let mut detector = detector();
+        detector.heard(1_000, &node(2), 500_000, &[]);
+        // This process is stopped for more than a minute; then comes what has waited, and after it what is new.
+        for late in 0..6 {
+            detector.heard(71_000, &node(2), 500_500 + late * 500, &[]);
+            assert!(!detector.clock_is_ahead(570_000, 71_000), "{late}");
+        }
+        detector.heard(71_400, &node(2), 570_400, &[]);
+        // The peer's clock is set back by an hour: all that it says from then on tells so.
+        for word in 0..6 {
+            detector.heard(72_000 + word * 500, &node(2), 100_000 + word * 500, &[]);
+            assert!(!detector.clock_is_ahead(571_000 + word * 500, 72_000 + word * 500), "{word}");
+        }
+        detector.heard(75_000, &node(2), 103_000, &[]);
+        assert!(detector.clock_is_ahead(574_000, 75_000));
+        // A little later than the one before, as words are, or ahead: that is known at once.
+        detector.heard(75_500, &node(2), 102_600, &[]);
+        assert!(!detector.clock_is_ahead(162_600, 75_500) && detector.clock_is_ahead(162_601, 75_500));
+        detector.heard(76_000, &node(2), 574_000, &[]);
+        assert!(!detector.clock_is_ahead(574_000, 76_000));
     }
 
     proptest! {

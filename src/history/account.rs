@@ -1,43 +1,10 @@
 //! What became of each acknowledged write: it is there at the end, or what is there follows it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use super::check::Checker;
 use super::events::{Held, Kind};
-
-/// Acknowledged writes of the keys that replicas told of at the end, by what became of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Account {
-    /// They are what is there. A delete is, where nothing is.
-    pub readable: usize,
-    /// A write that causally follows them is there.
-    pub followed: usize,
-    /// A write that neither follows them nor is followed by them is there: it must have the greater timestamp. Pairs of
-    /// such a write and the one that is there, by number in the records.
-    pub overtaken: Vec<(usize, usize)>,
-    /// Neither: acknowledged, and gone. By number in the records.
-    pub lost: Vec<usize>,
-}
-
-impl Account {
-    /// All acknowledged writes.
-    pub fn acknowledged(&self) -> usize {
-        self.readable + self.followed + self.overtaken.len() + self.lost.len()
-    }
-}
-
-impl fmt::Display for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (all, overtaken, lost) = (self.acknowledged(), self.overtaken.len(), self.lost.len());
-        write!(
-            f,
-            "{all} acknowledged writes: {} are there, {} were followed by what is, ",
-            self.readable, self.followed
-        )?;
-        write!(f, "{overtaken} were concurrent with what is, {lost} are lost")
-    }
-}
+use super::verdict::Account;
 
 impl Checker<'_> {
     pub(super) fn account(&self) -> Account {

@@ -1,61 +1,17 @@
 //! The bad patterns, looked for one after another.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use super::account::Account;
 use super::events::{Events, Kind, events};
 use super::order::{Clocks, Graph, Place, knows};
 use super::record::{HistoryError, Outcome, Record};
+use super::verdict::{Account, Pattern, Report, Violation};
 
 /// Most cells of the vector clocks: 4 bytes each.
 const MOST_CELLS: usize = 1 << 30;
 
 /// After so many violations of one kind the rest says nothing new.
 const MOST: usize = 20;
-
-/// What no causally convergent store can show; the names are the paper's where it has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pattern {
-    /// A read shows what nobody wrote, or what the store said it had not written.
-    ThinAirRead,
-    /// Operations follow each other in a circle.
-    CyclicCO,
-    /// A read finds nothing although a write is in its past and no delete explains it (WriteCOInitRead).
-    StaleAbsence,
-    /// A read shows a write although a later one of the same key, later than what it shows, is in its past.
-    WriteCORead,
-    /// No order of the writes of each key, the same for everybody, explains all reads.
-    CyclicCF,
-    /// At the end two replicas hold different things for a key.
-    Diverged,
-}
-
-/// A pattern that was found.
-#[derive(Clone, Debug)]
-pub struct Violation {
-    /// Which.
-    pub pattern: Pattern,
-    /// The operations that show it, in their causal order; a cycle from any of its members on.
-    pub evidence: Vec<Record>,
-}
-
-/// What was looked at, and what is wrong with it.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// Operations that were done, or that somebody saw although their outcome was unknown.
-    pub operations: usize,
-    /// Keys they touched.
-    pub keys: usize,
-    /// Unbranched lines of operations into which the sessions fall.
-    pub chains: usize,
-    /// Replicas' words on single keys at the end.
-    pub finals: usize,
-    /// What became of the acknowledged writes, where replicas told of their keys at the end.
-    pub account: Account,
-    /// What is wrong; empty for a history that a causally convergent store can have.
-    pub violations: Vec<Violation>,
-}
 
 /// Decides whether a causally convergent store can have this history.
 ///
@@ -81,11 +37,11 @@ pub(super) type Writes = BTreeMap<u32, Vec<u32>>;
 pub(super) struct Checker<'a> {
     pub(super) records: &'a [Record],
     pub(super) found: Events,
-    clocks: Clocks,
+    pub(super) clocks: Clocks,
     /// By key.
     pub(super) writes: Vec<Writes>,
     /// Those of them that are deletes: a read of nothing looks for one, however many puts there are.
-    deletes: Vec<Writes>,
+    pub(super) deletes: Vec<Writes>,
     /// Pairs of writes of one key: the first comes before the second in every order that explains the reads.
     conflicts: Vec<(u32, u32)>,
     account: Account,
@@ -94,16 +50,16 @@ pub(super) struct Checker<'a> {
 
 /// A read: of an operation, or of a replica at the end.
 #[derive(Clone, Copy)]
-struct Read {
+pub(super) struct Read {
     record: u32,
-    key: u32,
-    shows: Option<u32>,
+    pub(super) key: u32,
+    pub(super) shows: Option<u32>,
     /// Its row of the clocks.
     row: usize,
     /// Its own place, if it is an operation.
     place: Option<Place>,
     /// Which of the replicas' words it is, if it is one.
-    held: Option<usize>,
+    pub(super) held: Option<usize>,
 }
 
 impl<'a> Checker<'a> {
@@ -121,18 +77,23 @@ impl<'a> Checker<'a> {
     }
 
     fn run(&mut self) {
-        // A read of nothing that one delete alone explains follows that delete; then others may be explained.
+        // A read of nothing that one delete alone explains follows that delete; then others may be explained. Almost all
+        // are found at once; the last order that is made shows that there are no more.
         loop {
-            let sorted = match Graph::new(self.found.events.len(), &self.causes()).sorted() {
+            let graph = Graph::new(self.found.events.len(), &self.causes());
+            let sorted = match graph.sorted() {
                 Ok(sorted) => sorted,
                 Err(cycle) => return self.report(Pattern::CyclicCO, &cycle),
             };
             self.clocks = self.clocks_along(&sorted);
-            if !self.explain_absences() {
+            if !self.explain_absences(&graph, &sorted) {
                 break;
             }
         }
-        for read in self.reads() {
+        let of_clients = (0..).zip(&self.found.events).filter(|(_, event)| !event.kind.is_write());
+        let of_clients: Vec<Read> = of_clients.map(|(number, _)| self.read(number)).collect();
+        let at_the_end: Vec<Read> = self.reads_at_the_end().collect();
+        for read in of_clients.into_iter().chain(at_the_end) {
             self.look_at(read);
         }
         self.compare_replicas();
@@ -168,21 +129,22 @@ impl<'a> Checker<'a> {
         clocks
     }
 
-    fn reads(&self) -> Vec<Read> {
-        let all = self.found.events.len();
-        let of_clients = (0..).zip(&self.found.events).filter(|(_, event)| !event.kind.is_write());
-        let of_clients = of_clients.map(|(row, event)| {
-            let (record, key, shows) = (event.record, event.key, event.shows);
-            Read { record, key, shows, row, place: Some(event.place), held: None }
-        });
-        let at_the_end = self.found.held.iter().enumerate().map(|(i, held)| {
-            let (record, key, shows) = (held.record, held.key, held.shows);
-            Read { record, key, shows, row: all, place: None, held: Some(i) }
-        });
-        of_clients.chain(at_the_end).collect()
+    /// The operation of this number, which is a read.
+    pub(super) fn read(&self, number: u32) -> Read {
+        let event = &self.found.events[number as usize];
+        let (record, key, shows) = (event.record, event.key, event.shows);
+        Read { record, key, shows, row: number as usize, place: Some(event.place), held: None }
     }
 
-    fn place(&self, event: u32) -> Place {
+    pub(super) fn reads_at_the_end(&self) -> impl Iterator<Item = Read> {
+        let row = self.found.events.len();
+        self.found.held.iter().enumerate().map(move |(i, held)| {
+            let (record, key, shows) = (held.record, held.key, held.shows);
+            Read { record, key, shows, row, place: None, held: Some(i) }
+        })
+    }
+
+    pub(super) fn place(&self, event: u32) -> Place {
         self.found.events[event as usize].place
     }
 
@@ -192,7 +154,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Of each chain the last write of the key that the read has in its past.
-    fn last_writes(&self, read: Read) -> Vec<u32> {
+    pub(super) fn last_writes(&self, read: Read) -> Vec<u32> {
         let clock = self.clocks.of(read.row);
         let of_chain = |(chain, writes): (&u32, &Vec<u32>)| {
             let seen = writes.partition_point(|write| self.place(*write).at <= clock[*chain as usize]);
@@ -201,7 +163,7 @@ impl<'a> Checker<'a> {
         self.writes[read.key as usize].iter().filter_map(of_chain).collect()
     }
 
-    fn finds_nothing(&self, read: Read) -> bool {
+    pub(super) fn finds_nothing(&self, read: Read) -> bool {
         self.records[read.record as usize].outcome == Outcome::Absent
     }
 
@@ -231,7 +193,7 @@ impl<'a> Checker<'a> {
 
     /// Deletes that can explain a read of nothing, at most so many: what it has in its past and nothing there has
     /// overwritten, and what is neither in its past nor after it.
-    fn deletes(&self, read: Read, past: &[u32], most: usize) -> Vec<u32> {
+    pub(super) fn deletes(&self, read: Read, past: &[u32], most: usize) -> Vec<u32> {
         let is_delete = |write: &u32| self.found.events[*write as usize].kind == Kind::Delete;
         let seen = past.iter().copied().filter(|write| is_delete(write) && !self.is_overwritten(*write, past));
         let clock = self.clocks.of(read.row);
@@ -244,29 +206,6 @@ impl<'a> Checker<'a> {
 
     fn follows(&self, write: u32, read: Read) -> bool {
         read.place.is_some_and(|place| knows(self.clocks.of(write as usize), place))
-    }
-
-    /// Finds reads of nothing, with writes in their past, that one delete alone explains. True when one of those
-    /// deletes was not in its reader's past, so that there is more to know now.
-    fn explain_absences(&mut self) -> bool {
-        let mut more = false;
-        let unexplained = |read: &Read| read.shows.is_none() && self.finds_nothing(*read);
-        for read in self.reads().into_iter().filter(unexplained).collect::<Vec<_>>() {
-            let past = self.last_writes(read);
-            if past.is_empty() {
-                continue;
-            }
-            if let [delete] = self.deletes(read, &past, 2)[..] {
-                match read.held {
-                    Some(i) => self.found.held[i].shows = Some(delete),
-                    None => {
-                        self.found.events[read.row].shows = Some(delete);
-                        more |= !past.contains(&delete);
-                    }
-                }
-            }
-        }
-        more
     }
 
     /// Every replica that tells of a key tells the same.
@@ -298,25 +237,5 @@ impl<'a> Checker<'a> {
             let last = self.violations.last_mut().expect("it was just put there");
             last.evidence.push(self.records[read.record as usize].clone());
         }
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ThinAirRead => "ThinAirRead: a read shows what was not written",
-            Self::CyclicCO => "CyclicCO: operations follow each other in a circle",
-            Self::StaleAbsence => "StaleAbsence: nothing was found although a write is in the reader's past",
-            Self::WriteCORead => "WriteCORead: a read shows what a write in its past has replaced",
-            Self::CyclicCF => "CyclicCF: no order of the writes, the same for everybody, explains the reads",
-            Self::Diverged => "Diverged: replicas differ at the end",
-        })
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.pattern)?;
-        self.evidence.iter().try_for_each(|record| write!(f, "\n    {record}"))
     }
 }

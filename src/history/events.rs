@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::check::{Pattern, Violation};
 use super::order::Place;
 use super::record::{HistoryError, Op, Outcome, Record};
+use super::verdict::{Pattern, Violation};
 
 /// One operation that was done, or may have been.
 #[derive(Clone, Copy, Debug)]

@@ -14,6 +14,7 @@
 //! - [`Record`], [`read_history`]: the file.
 //! - `order`: graphs, topological order, the shortest cycle through a node, vector clocks.
 //! - [`check()`]: the patterns, looked for one after another.
+//! - `absences`: which delete a read of nothing follows, if that can be told.
 //!
 //! Two things are more than the paper has. **Deletes**: a read that finds nothing does not say which delete it saw.
 //! It is wrong when no delete, and not the beginning either, can explain it; it counts as a read of a delete where one
@@ -22,6 +23,7 @@
 //! holds. They follow every acknowledged write, so one that was lost is a pattern like any other, and replicas must agree.
 //! [`Account`] says of each acknowledged write what became of it.
 
+mod absences;
 mod account;
 mod check;
 mod events;
@@ -29,7 +31,8 @@ mod order;
 mod record;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
-pub use account::Account;
-pub use check::{Pattern, Report, Violation, check};
+pub use check::check;
 pub use record::{HistoryError, Op, Outcome, Record, read_history};
+pub use verdict::{Account, Pattern, Report, Violation};

@@ -32,7 +32,8 @@ impl Graph {
         self.from.len() - 1
     }
 
-    fn next(&self, node: u32) -> &[u32] {
+    /// What follows a node directly.
+    pub fn next(&self, node: u32) -> &[u32] {
         let node = node as usize;
         &self.to[self.from[node] as usize..self.from[node + 1] as usize]
     }

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod absences;
+
 /// `session op key [value]`, a line an operation: `w` puts, `r` reads (no value: nothing is there), `d` deletes, `?w` and
 /// `?d` have an unknown outcome, `!w` is refused, `f` is a replica's word at the end (its session names the replica).
 fn history(text: &str) -> Vec<Record> {

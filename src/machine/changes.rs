@@ -406,7 +406,8 @@ impl Machine {
             if !born && self.changes[at].agreed.is_none_or(|epoch| self.map.epoch < epoch) {
                 continue;
             }
-            if self.changes[at].aim.is_none() {
+            // A map further on may aim at something else already.
+            if self.changes[at].agreed == Some(self.map.epoch) && self.changes[at].aim.is_none() {
                 self.changes[at].aim = Some(self.map.wanted_layout().clone());
             }
             if let Some(outcome) = self.outcome(&self.changes[at]) {
@@ -421,8 +422,9 @@ impl Machine {
         let (map, settled) = (&self.map, self.map.target.is_none());
         match &changing.wanted {
             Wanted::Reshard(count) if settled => {
+                let is_new = changing.aim.is_none() || map.layout != changing.before;
                 let there = changing.aim.as_ref() == Some(&map.layout)
-                    || (map.layout.shards.len() == *count as usize && map.layout != changing.before);
+                    || (map.layout.shards.len() == *count as usize && is_new);
                 Some(if there { done } else { cancelled })
             }
             Wanted::AddMember { shard, node } if settled => {

@@ -78,7 +78,7 @@ pub(super) struct FillIn {
     /// The first fill of a peer that joins: chunks are not put aside.
     in_place: bool,
     /// … and one that waits here for its turn. The next is asked for when it is merged.
-    kept: Option<Vec<(Key, Item)>>,
+    pub(super) kept: Option<Vec<(Key, Item)>>,
 }
 
 impl FillIn {
@@ -263,7 +263,8 @@ impl Machine {
         let part = self.part_mut(partition);
         let Some(fill) = part.filling.as_mut() else { return Ok(()) };
         let wanted = !strict || (fill.attempt == attempt && fill.next == index);
-        if !wanted || fill.whole.is_some() || (!strict && index > fill.next) {
+        // While one waits for its turn, no other was asked for, and none may take its place.
+        if !wanted || fill.kept.is_some() || fill.whole.is_some() || (!strict && index > fill.next) {
             return Ok(());
         }
         part.filled_steps += 1;

@@ -99,6 +99,11 @@ impl Machine {
                 self.pull_map(from, io);
                 continue;
             }
+            // Found by the peers, and told by them alone: nobody else can know. Whoever was one in a row before this
+            // one is heard no more; the peers of this one tell everything again and again.
+            if !part.peers.iter().any(|peer| peer.node == *from) {
+                continue;
+            }
             for (stay, seq) in report.stable.iter() {
                 part.stable.learn(stay, seq, report.version);
             }

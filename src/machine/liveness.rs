@@ -6,7 +6,7 @@ use super::maps::Exchange;
 use super::message::{Effect, Message};
 use super::part::PartPeer;
 use super::rules::Rule;
-use super::sign::{Ping, Served};
+use super::sign::{FORMAT_VERSION, Ping, Served};
 use super::{Io, Machine};
 use crate::cluster::detector::Change;
 use crate::cluster::line::{Line, Relation, Standing};
@@ -23,7 +23,7 @@ const PING_MS: u64 = 500;
 const MAX_OWED: usize = 1_024;
 
 /// How long after its start a node with peers waits for one to compare its wall clock with, in milliseconds. Until then
-/// it counts on from the ceiling: a clock an hour ahead would raise that by an hour, for ever.
+/// it counts on from the ceiling, and writes wait: a clock an hour ahead would raise that by an hour, for ever.
 const COMPARE_MS: u64 = 3_000;
 
 /// What this node knows of its connection to another.
@@ -42,6 +42,10 @@ pub(super) struct Link {
     /// When it said so.
     pub told_ms: Option<u64>,
     pub settings_hash: Option<u64>,
+    /// The newest version of the protocol that it speaks, as it last told.
+    pub speaks: Option<u32>,
+    /// It knows that every node takes contexts that tell clocks, as it last told.
+    pub tells_clocks: bool,
     /// How far its fills are, as it last told.
     pub steps: u64,
     /// Why it does not speak with this node, or this node not with it, though it answers.
@@ -52,8 +56,16 @@ pub(super) struct Link {
     pub maps: Exchange,
 }
 
+impl Link {
+    /// Whoever comes, or is there no more, may have another build than who spoke last.
+    fn forget_build(&mut self) {
+        (self.speaks, self.tells_clocks) = (None, false);
+    }
+}
+
 impl Machine {
     pub(super) fn tick_liveness(&mut self, io: &mut Io<'_>) {
+        self.look_who_takes_clocks(io);
         if self.now.mono_ms < self.timers.ping_ms {
             return;
         }
@@ -72,7 +84,12 @@ impl Machine {
     /// Goes by the wall clock once that was compared with others, and while it is not far ahead of all of them.
     fn compare_clocks(&mut self, io: &mut Io<'_>) {
         let ahead = self.detector.clock_is_ahead(self.now.wall_ms, self.now.mono_ms);
-        self.clock_compared |= self.detector.has_heard_a_clock() || self.now.mono_ms >= self.opened_ms + COMPARE_MS;
+        let compared = self.detector.has_heard_a_clock() || self.now.mono_ms >= self.opened_ms + COMPARE_MS;
+        if compared && !self.clock_compared {
+            // Writes wait for that.
+            self.clock_compared = true;
+            self.wake.extend(self.requests.waited_for().into_iter().flatten());
+        }
         self.clock.set_logical_only(ahead || !self.clock_compared);
         if ahead != self.clock_ahead {
             self.clock_ahead = ahead;
@@ -103,6 +120,8 @@ impl Machine {
             line: self.map.line.clone(),
             epoch: self.map.epoch,
             settings_hash: self.settings_hash,
+            speaks: FORMAT_VERSION,
+            tells_clocks: self.tells_clocks() == Some(true),
             wall_ms: now.wall_ms,
             hears: self.links.keys().filter(|node| self.detector.hears(now.mono_ms, node)).cloned().collect(),
             steps: self.filling_steps(),
@@ -155,6 +174,7 @@ impl Machine {
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = true;
         link.turned_away = None;
+        link.forget_build();
         let known = link.incarnation.replace(incarnation).or_else(|| self.map.nodes.get(peer).copied().flatten());
         let has_told = link.told_ms.is_some();
         // Its word takes a moment to come, and a write in that moment waits for its copy. How one without its disk stands
@@ -190,6 +210,7 @@ impl Machine {
         let Some(link) = self.links.get_mut(peer) else { return };
         link.connected = false;
         link.turned_away = None;
+        link.forget_build();
         link.accepted = false;
         if refused {
             self.detector.refused(peer);
@@ -331,6 +352,8 @@ impl Machine {
         link.incarnation = Some(incarnation);
         link.cluster_id = ping.cluster_id;
         link.settings_hash = Some(ping.settings_hash);
+        link.speaks = Some(ping.speaks);
+        link.tells_clocks = ping.tells_clocks;
         link.steps = ping.steps;
         link.served = ping.served;
         // On another line it is not one to be reckoned with, whatever its connection has told; before its birth, it is
@@ -344,6 +367,7 @@ impl Machine {
                 self.detector.heard(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
             }
         }
+        self.look_who_takes_clocks(io);
         if !self.clock_compared {
             self.compare_clocks(io);
             // The first write must not have to wait for one that the wall clock is below.

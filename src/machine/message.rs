@@ -136,6 +136,26 @@ pub enum Response {
     Error(Code),
 }
 
+impl Request {
+    /// What the session has seen, where that is asked for.
+    pub fn context(&self) -> Option<&Context> {
+        match self {
+            Self::Get { context, .. } | Self::Put { context, .. } | Self::Delete { context, .. } => Some(context),
+            Self::KeyCount { .. } | Self::CountOf { .. } => None,
+        }
+    }
+}
+
+impl Response {
+    /// What the session has seen now, where the answer says so.
+    pub fn context_mut(&mut self) -> Option<&mut Context> {
+        match self {
+            Self::Written { context, .. } | Self::Value { context, .. } | Self::Missing { context } => Some(context),
+            Self::KeyCount(_) | Self::Error(_) => None,
+        }
+    }
+}
+
 /// Names a client's request at the node that took it; never used twice by one process.
 pub type RequestId = u64;
 
@@ -460,6 +480,9 @@ pub enum Effect {
     Meet(NodeAddr),
     /// The map that the node acts under has changed.
     MapChanged(Arc<ClusterMap>),
+    /// Contexts can be given from now on, and whether their texts tell clocks: every node takes those that do, or one may
+    /// not. What was true once stays.
+    TellClocks(bool),
     /// A line for the log of the operator: something is wrong.
     Warn(String),
     /// A line for the log of the operator: how far something is.

@@ -20,6 +20,7 @@ pub mod agreement;
 mod asked;
 mod birth;
 mod changes;
+mod clocks;
 mod collect;
 mod consensus;
 mod count;
@@ -66,6 +67,7 @@ use crate::error::StoreError;
 use crate::store::Store;
 use crate::types::{BatchNo, Incarnation, NodeAddr, Now, PartitionId, Seq, StayId, Timestamp};
 use changes::Changing;
+use clocks::Telling;
 use consensus::Consensus;
 use early::Early;
 use fill::FillOut;
@@ -152,6 +154,7 @@ pub struct Machine {
     clock_ahead: bool,
     /// This node has had somebody to compare its wall clock with, or has waited for one.
     clock_compared: bool,
+    telling: Telling,
     /// What was found wrong with the settings when they were looked at last.
     logged: BTreeSet<String>,
     detector: Detector,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
+use super::clocks::Telling;
 use super::consensus::Consensus;
 use super::early::Early;
 use super::fill::FillIn;
@@ -38,13 +39,9 @@ impl Machine {
     pub fn open(config: Config, store: &dyn Store, now: Now) -> Result<Self, StoreError> {
         let zero = Arc::new(layout::map_zero(&config.view, config.shard_count.unwrap_or(1), config.partitions));
         let (incarnation, new) = identity(&config, store)?;
-        let stored: Option<ClusterMap> = meta(store, "map")?;
+        let map = map_of(&config, store, &zero, incarnation)?;
         let ceiling = if config.rules.on(Rule::Ceiling) { meta(store, "ceiling")? } else { None };
         let acceptor = meta(store, "acceptor")?.unwrap_or_default();
-        let map = stored.map_or_else(|| zero.clone(), Arc::new);
-        if map.forgotten.contains(&incarnation) && config.rules.on(Rule::ForgottenEnds) {
-            return Err(StoreError::Forgotten("this data directory was given up by the operator".to_owned()));
-        }
         let nodes = zero.nodes.keys().chain(map.nodes.keys());
         let others: BTreeSet<NodeAddr> = nodes.filter(|node| **node != config.address).cloned().collect();
 
@@ -61,6 +58,7 @@ impl Machine {
             clock: Clock::new(ceiling.unwrap_or(Timestamp(0))),
             clock_ahead: false,
             clock_compared: others.is_empty(),
+            telling: Telling::stored(meta(store, "clocks")?),
             logged: Default::default(),
             detector: Detector::new(now.mono_ms, others.iter().cloned()),
             links: others.into_iter().map(|node| (node, Link::default())).collect(),
@@ -197,6 +195,20 @@ fn identity(config: &Config, store: &dyn Store) -> Result<(Incarnation, Option<I
             Ok((incarnation, Some(identity)))
         }
     }
+}
+
+/// The newest map this directory knows, or map zero; none for a directory that the operator gave up.
+fn map_of(
+    config: &Config,
+    store: &dyn Store,
+    zero: &Arc<ClusterMap>,
+    incarnation: Incarnation,
+) -> Result<Arc<ClusterMap>, StoreError> {
+    let map = meta(store, "map")?.map_or_else(|| zero.clone(), Arc::new);
+    if map.forgotten.contains(&incarnation) && config.rules.on(Rule::ForgottenEnds) {
+        return Err(StoreError::Forgotten("this data directory was given up by the operator".to_owned()));
+    }
+    Ok(map)
 }
 
 fn meta<T: serde::de::DeserializeOwned>(store: &dyn Store, name: &str) -> Result<Option<T>, StoreError> {

@@ -5,6 +5,7 @@
 //! | `m` `identity` | [`Identity`]: the incarnation and the address it was made for |
 //! | `m` `map` | the newest map learned |
 //! | `m` `ceiling` | the clock's ceiling |
+//! | `m` `clocks` | `true` once every node takes contexts that tell clocks |
 //! | `m` `acceptor` | what was promised and accepted of the next map |
 //! | `p` partition | [`ReplicaRecord`]: vector, floor, counts |
 //! | `i` partition key | the key's [`Item`] |

@@ -65,6 +65,10 @@ impl Machine {
             self.reply(&origin, Response::Error(code), io);
             return Ok(());
         }
+        match (&origin, context) {
+            (Origin::Client(_), Some(context)) if !self.is_of_other_maps(context) => self.learn_of_clocks(context, io),
+            _ => {}
+        }
         let deadline_ms = self.now.mono_ms.saturating_add(budget_ms);
         let otherwise = Code::ShardUnavailable;
         let pending =
@@ -192,8 +196,12 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_forward_reply(&mut self, id: u64, response: Response, io: &mut Io<'_>) {
+    pub(super) fn on_forward_reply(&mut self, id: u64, mut response: Response, io: &mut Io<'_>) {
         if let Some(forwarded) = self.requests.take_forwarded(id) {
+            // A right answer tells at least the clock that was brought. An older build's tells none.
+            if let (Some(asked), Some(answered)) = (forwarded.pending.request.context(), response.context_mut()) {
+                answered.raise_clock(asked.clock());
+            }
             self.reply(&forwarded.pending.origin, response, io);
         }
     }

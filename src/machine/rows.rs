@@ -94,6 +94,7 @@ impl Machine {
         self.adopt_rows();
         self.watch_target();
         io.effects.push(Effect::MapChanged(map));
+        self.look_who_takes_clocks(io);
         // Who decided it tells the others, if not before; whoever it does not reach hears of it by pings.
         if self.consensus.decided == self.map.epoch {
             let others: Vec<NodeAddr> = self.links.keys().cloned().collect();

@@ -135,6 +135,10 @@ rules! {
     PromiseLast,
     /// The clock merges every timestamp seen.
     ClockMerge,
+    /// A write gets no timestamp before the wall clock was compared with a peer's, or nobody was heard for a while.
+    ClockCompared,
+    /// A write's timestamp is greater than those of all that its context stands for, in whatever partition.
+    ContextClock,
     /// A log entry is truncated only when it is stable.
     TruncateStable,
 }

@@ -17,7 +17,7 @@ use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::causal::vector::VersionVector;
 use crate::error::{Code, StoreError};
-use crate::types::{Dot, Key, NodeAddr, PartitionId, Seq, StayId};
+use crate::types::{Dot, Epoch, Key, NodeAddr, PartitionId, Seq, StayId};
 
 /// What became of a request that was tried.
 #[derive(Debug)]
@@ -119,7 +119,12 @@ impl Machine {
         pending: &Pending,
         io: &mut Io<'_>,
     ) -> Result<Verdict, StoreError> {
-        let Some(timestamp) = self.clock.tick(self.now.wall_ms) else {
+        if self.on(Rule::ContextClock) {
+            self.clock.merge(context.clock());
+        }
+        // Counted on from the ceiling, a write would be older than what others wrote while this node was down.
+        let compared = self.clock_compared || !self.on(Rule::ClockCompared);
+        let Some(timestamp) = compared.then(|| self.clock.tick(self.now.wall_ms)).flatten() else {
             self.keep_ceiling();
             return Ok(Verdict::Wait(Code::ShardUnavailable));
         };
@@ -130,6 +135,9 @@ impl Machine {
         let dot = Dot { stay: own, seq: replica.applied.get(own) + 1 };
         let mut answer = carried.clone();
         answer.raise(partition, dot.stay, dot.seq);
+        if self.on(Rule::ContextClock) {
+            answer.raise_clock(timestamp);
+        }
 
         let item = Item { value, dot, timestamp, carried };
         let op = Arc::new(Op { key: key.clone(), item, deps });
@@ -193,6 +201,7 @@ impl Machine {
             {
                 seen.raise_epoch(replica.floor);
             }
+            self.take_in_what_is_buried(&mut seen, partition);
             return Ok(Verdict::Done(Response::Missing { context: seen }));
         };
         if !self.may_show(partition, item.dot) {
@@ -208,8 +217,20 @@ impl Machine {
         }))
     }
 
+    /// Nothing may be what a collected tombstone left: the context takes in that, too. This node's clock is above all that
+    /// it has ever applied, or been filled with, so the tombstone's timestamp need not be kept.
+    fn take_in_what_is_buried(&self, seen: &mut Context, partition: PartitionId) {
+        let buries = self.part(partition).replica.as_ref().is_some_and(|replica| replica.floor > Epoch(0));
+        if buries && self.on(Rule::ContextClock) {
+            seen.raise_clock(self.clock.merged());
+        }
+    }
+
     /// A context that names the item's very dot has taken in what it carries and stays as it is, to the letter.
     fn take_in_item(&self, seen: &mut Context, partition: PartitionId, item: &Item) {
+        if self.on(Rule::ContextClock) {
+            seen.raise_clock(item.timestamp);
+        }
         let (names, covers) = (seen.names(partition, item.dot), seen.covers(partition, item.dot));
         if names {
             return;

@@ -5,6 +5,12 @@ use std::sync::Arc;
 use crate::cluster::line::Line;
 use crate::types::{ClusterId, Epoch, NodeAddr, PartitionId, Seq, StayId};
 
+/// The newest version of the protocol between nodes that this build speaks.
+pub const FORMAT_VERSION: u32 = 3;
+
+/// The first one whose builds take the text of a context that tells a clock.
+pub const CLOCKS_VERSION: u32 = 3;
+
 /// A sign of life and what its sender knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ping {
@@ -16,6 +22,10 @@ pub struct Ping {
     pub epoch: Epoch,
     /// The hash of the sender's map 0: tells differing `VIEW`, `SHARD_COUNT` or `PARTITIONS` before the birth.
     pub settings_hash: u64,
+    /// The newest version of the protocol that the sender speaks.
+    pub speaks: u32,
+    /// The sender knows that every node takes contexts that tell clocks.
+    pub tells_clocks: bool,
     /// The sender's wall clock, in milliseconds since 1970.
     pub wall_ms: u64,
     /// Whom the sender hears.

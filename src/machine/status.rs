@@ -196,6 +196,9 @@ impl Machine {
             ));
         }
         match self.map.nodes.get(&self.config.address) {
+            Some(bound) if *bound == Some(self.incarnation) && self.tells_clocks().is_none() => {
+                Err("this node waits to hear what builds the others have".to_owned())
+            }
             Some(bound) if *bound == Some(self.incarnation) => Ok(()),
             Some(_) => Err("this node has lost its data directory and is not taken up again yet".to_owned()),
             None => Err("this node is not a member of the store".to_owned()),

@@ -3,6 +3,7 @@
 mod asked;
 mod birth;
 mod changes;
+mod clocks;
 mod durability;
 mod early;
 mod losses;
@@ -88,6 +89,10 @@ struct Lockstep {
     changes: BTreeMap<u64, Result<u64, NotChanged>>,
     warnings: Vec<String>,
     notes: Vec<(NodeAddr, String)>,
+    /// Who was told whether contexts tell clocks, in order.
+    tells_clocks: Vec<(NodeAddr, bool)>,
+    /// Nodes of a build that knows no clocks, as far as messages tell.
+    older: BTreeSet<NodeAddr>,
     /// Connections that were made by themselves: from, to, and who was there.
     links: BTreeSet<(NodeAddr, NodeAddr, Incarnation)>,
 }
@@ -150,6 +155,8 @@ impl Lockstep {
             changes: BTreeMap::new(),
             warnings: Vec::new(),
             notes: Vec::new(),
+            tells_clocks: Vec::new(),
+            older: BTreeSet::new(),
             links: BTreeSet::new(),
         };
         for number in 1..=nodes {
@@ -164,6 +171,15 @@ impl Lockstep {
         let config = Config { max_unapplied_bytes, fill_bytes_a_second, ..config(number, nodes, shards) };
         let machine = Machine::open(config, &store, self.now).unwrap();
         self.hosts.insert(node(number), Host { machine, store, up: true, stalls: false });
+    }
+
+    /// Ends nodes of six as a crash would, and starts them with what was synced.
+    fn start_again(&mut self, numbers: impl IntoIterator<Item = usize>, shards: u32) {
+        for number in numbers {
+            self.stop(number);
+            let store = self.hosts.remove(&node(number)).unwrap().store.crash(0);
+            self.start(number, 6, shards, store);
+        }
     }
 
     fn connect_all(&mut self) {
@@ -211,6 +227,8 @@ impl Lockstep {
                     if (self.loses)(at, &to, &message) {
                         continue;
                     }
+                    let older = self.older.contains(at) || self.older.contains(&to);
+                    let message = if older { clocks::as_an_older_build_has_it(message) } else { message };
                     self.fills += usize::from(matches!(message, Message::FillRequest { .. }));
                     if let Message::FillChunk(chunk) = &message {
                         self.items += chunk.items.len();
@@ -238,6 +256,7 @@ impl Lockstep {
                     self.changes.insert(id, outcome);
                 }
                 Effect::Meet(other) => self.link(at, &other),
+                Effect::TellClocks(tells) => self.tells_clocks.push((at.clone(), tells)),
                 Effect::Warn(text) => self.warnings.push(text),
                 Effect::Note(text) => self.notes.push((at.clone(), text)),
                 Effect::MapChanged(map) => {

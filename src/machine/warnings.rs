@@ -26,6 +26,7 @@ impl Machine {
         self.warn_of_self(&mut warnings, now);
         self.warn_of_shards(&mut warnings, now);
         self.warn_of_settings(&mut warnings);
+        self.warn_of_builds(&mut warnings);
         warnings
     }
 

@@ -47,8 +47,13 @@ impl Hands {
                 let rows = map.rows.iter().filter(|row| row.version == map.epoch).count();
                 tracing::info!(epoch = %map.epoch, cluster = %map.cluster_id, %branch, rows, "acting under a new map");
                 self.local.set_map(map.cluster_id, map.standing());
-                self.published.send_replace(Published::of(&map));
+                let tells_clocks = self.published.borrow().tells_clocks;
+                self.published.send_replace(Published::of(&map, tells_clocks));
                 self.connect();
+            }
+            Effect::TellClocks(tells) => {
+                tracing::info!(tells, "whether contexts tell their clocks: only where every node's build takes that");
+                self.published.send_modify(|published| *published = Published::of(&published.map, Some(tells)));
             }
             Effect::ReplyChange { id, outcome } => {
                 if let Some(answer) = self.changing.remove(&id) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use super::gate::{Admitted, Gate};
 use super::surroundings::Clock;
@@ -56,18 +57,31 @@ pub(super) struct AskedChange {
     pub answer: oneshot::Sender<Result<u64, NotChanged>>,
 }
 
-/// What the loop tells everybody: the map, and the codec that follows from it.
+/// What the loop tells everybody: the map, whether texts of contexts tell clocks, and the codec that follows from both;
+/// none before the birth, and while it is not known what the other nodes take.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub map: Arc<ClusterMap>,
+    pub tells_clocks: Option<bool>,
     pub codec: Option<Arc<ContextCodec>>,
 }
 
 impl Published {
-    pub fn of(map: &Arc<ClusterMap>) -> Self {
+    pub fn of(map: &Arc<ClusterMap>, tells_clocks: Option<bool>) -> Self {
         let branches = map.line.forks().iter().map(|fork| fork.branch).collect();
-        let codec = || ContextCodec::new(map.cluster_id, map.secret, map.partitions()).on_branches(branches);
-        Self { map: map.clone(), codec: map.is_born().then(codec).map(Arc::new) }
+        let store = || ContextCodec::new(map.cluster_id, map.secret, map.partitions());
+        let codec = |tells| store().on_branches(branches).telling_clocks(tells);
+        let tells = tells_clocks.filter(|_| map.is_born());
+        Self { map: map.clone(), tells_clocks, codec: tells.map(codec).map(Arc::new) }
+    }
+
+    pub async fn codec(published: &watch::Receiver<Self>, within: Duration) -> Option<Arc<ContextCodec>> {
+        if let Some(codec) = &published.borrow().codec {
+            return Some(Arc::clone(codec));
+        }
+        let mut published = published.clone();
+        let known = published.wait_for(|now| now.codec.is_some() || !now.map.is_born());
+        timeout(within, known).await.ok()?.ok()?.codec.clone()
     }
 }
 
@@ -164,9 +178,10 @@ impl Handle {
         self.published.borrow().map.clone()
     }
 
-    /// The codec of this store's context strings; `None` before the store's birth.
-    pub fn codec(&self) -> Option<Arc<ContextCodec>> {
-        self.published.borrow().codec.clone()
+    /// The codec of this store's context strings; `None` before the store's birth. Where this node does not know yet what
+    /// contexts the others take, that is waited for, and `None` given after this time.
+    pub async fn codec(&self, within: Duration) -> Option<Arc<ContextCodec>> {
+        Published::codec(&self.published, within).await
     }
 
     /// What this node says in answer to a ping, as last published; does not wait for the loop, so that a busy one does

@@ -12,6 +12,7 @@
 //! What else a node needs of the world it is given, as [`Surroundings`]: a simulation has others.
 
 mod effects;
+mod error;
 mod gate;
 mod handle;
 mod pace;
@@ -22,6 +23,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use error::NodeError;
 pub use handle::Handle;
-pub use run::{Disk, Node, NodeError, Options};
+pub use run::{Disk, Node, Options};
 pub use surroundings::{Clock, Driver, Surroundings, Syncing, SystemClock};

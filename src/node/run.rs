@@ -8,16 +8,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::effects::Hands;
+use super::error::NodeError;
 use super::handle::{Asked, AskedChange, Handle, Look, Published};
 use super::pace::Pace;
 use super::surroundings::{Clock, Driver, Surroundings, Work};
-use super::sync::Syncer;
-use crate::error::StoreError;
+use super::sync::{Own, Syncer};
 use crate::machine::message::{Effect, Input};
 use crate::machine::sign::Ping;
 use crate::machine::{Config, Machine, TICK_MS};
 use crate::store::Store;
-use crate::types::{BatchNo, Now};
+use crate::types::Now;
 use crate::wire::{Inputs, Local, Peers};
 
 /// Signs of life that wait: a few from every node.
@@ -68,27 +68,6 @@ pub struct Disk {
     pub free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
 }
 
-/// Why a node did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// No thread could be started.
-    #[error("no thread could be started: {0}")]
-    Thread(std::io::Error),
-    /// The loop, or the syncer, panicked: a bug.
-    #[error("the node's loop has failed; this is a bug")]
-    Panicked,
-}
-
-/// What a node tells itself.
-#[derive(Debug)]
-pub(super) enum Own {
-    Synced(BatchNo),
-    SyncFailed(StoreError),
-}
-
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
@@ -117,7 +96,7 @@ impl Node {
         let (changes, change_lane) = mpsc::channel(CHANGES);
         let (looks, look_lane) = mpsc::channel(LOOKS);
         let (stop, stopped) = watch::channel(false);
-        let (published, map) = watch::channel(Published::of(machine.map()));
+        let (published, map) = watch::channel(Published::of(machine.map(), machine.tells_clocks()));
         let (life_now, life) = watch::channel(machine.sign_of_life(clock.now()));
         let (address, incarnation) = (options.machine.address.clone(), machine.incarnation());
         let settings_hash = machine.settings_hash();

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::future::BoxFuture;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::run::NodeError;
+use super::error::NodeError;
 use crate::error::StoreError;
 use crate::wire::{Dialler, Tcp};
 

@@ -5,11 +5,18 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::run::{NodeError, Own};
+use super::error::NodeError;
 use super::surroundings::{Driver, Work};
 use crate::error::StoreError;
 use crate::store::Store;
 use crate::types::BatchNo;
+
+/// What a node tells itself.
+#[derive(Debug)]
+pub(super) enum Own {
+    Synced(BatchNo),
+    SyncFailed(StoreError),
+}
 
 /// A running syncer.
 pub(super) struct Syncer {

@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::handle::Published;
 use super::*;
 use crate::causal::context::Context;
+use crate::cluster::layout;
+use crate::cluster::map::ClusterMap;
 use crate::cluster::reconcile::rules::ReconcileRules;
 use crate::error::{Code, StoreError};
 use crate::machine::message::{Input, Message, Request, Response};
@@ -17,7 +21,7 @@ use crate::machine::rules::Rules;
 use crate::machine::{Config, Machine};
 use crate::store::memory::MemoryStore;
 use crate::store::{Batch, Read, Store};
-use crate::types::{Incarnation, Key, NodeAddr, ShardId};
+use crate::types::{ClusterId, Epoch, Incarnation, Key, NodeAddr, ShardId};
 
 /// Long enough for a busy machine, and far below what a lane that starves would take.
 const SOON: Duration = Duration::from_secs(5);
@@ -193,4 +197,27 @@ async fn more_requests_than_there_is_room_for_are_refused_at_once() {
         assert_eq!(answer.await, Response::Error(Code::ShardUnavailable), "the store is not born");
     }
     node.stop().await.unwrap();
+}
+
+/// A client of a node that has just started is as well off as one that comes when all is known.
+#[tokio::test(start_paused = true)]
+async fn contexts_are_waited_for_where_there_is_a_store() {
+    let view = ["127.0.0.1:1", "127.0.0.1:2"].map(|node| node.parse::<NodeAddr>().unwrap());
+    let unborn = Arc::new(layout::map_zero(&view, 1, 8));
+    let born = Arc::new(ClusterMap { epoch: Epoch(1), cluster_id: ClusterId(7), ..(*unborn).clone() });
+    let (now, published) = watch::channel(Published::of(&unborn, None));
+    let begun = tokio::time::Instant::now();
+    assert!(Published::codec(&published, SOON).await.is_none());
+    assert_eq!(begun.elapsed(), Duration::ZERO, "before the birth nothing is waited for");
+    now.send_replace(Published::of(&born, None));
+    assert!(Published::codec(&published, SOON).await.is_none());
+    assert_eq!(begun.elapsed(), SOON);
+    let known = async {
+        tokio::time::sleep(SOON / 2).await;
+        now.send_replace(Published::of(&born, Some(true)));
+    };
+    let (codec, ()) = tokio::join!(Published::codec(&published, SOON), known);
+    assert!(codec.is_some());
+    assert_eq!(begun.elapsed(), SOON + SOON / 2);
+    assert!(Published::codec(&published, Duration::ZERO).await.is_some());
 }

@@ -8,10 +8,8 @@ use tonic::{Code, Status};
 use super::convert::{WireError, address, cluster_id, id_to_proto, incarnation, line, line_to_proto};
 use super::proto;
 use crate::cluster::line::{Relation, Standing};
+pub use crate::machine::sign::FORMAT_VERSION;
 use crate::types::{BranchId, ClusterId, Epoch, Incarnation, NodeAddr};
-
-/// The newest version of the protocol between nodes that this build speaks.
-pub const FORMAT_VERSION: u32 = 2;
 
 /// The oldest one that it still speaks, with builds that know no newer one.
 pub const OLDEST_FORMAT_VERSION: u32 = 1;

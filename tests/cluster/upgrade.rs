@@ -151,6 +151,16 @@ fn ask_to_forget(cluster: &mut Cluster) {
     assert_eq!(broken, None);
 }
 
+/// Whether a context's first byte is one of the versions that tell a clock: two digits of base64url have it.
+fn tells_a_clock(context: &str) -> bool {
+    let digit = |at: usize| {
+        let digits = ('A'..='Z').chain('a'..='z').chain('0'..='9').chain(['-', '_']);
+        digits.zip(0_u8..).find(|(digit, _)| context[at..].starts_with(*digit)).map(|(_, value)| value)
+    };
+    let first = digit(0).zip(digit(1)).map(|(high, low)| high << 2 | low >> 4);
+    matches!(first, Some(3 | 4))
+}
+
 #[test]
 #[ignore = "needs another build of the program, which ENTAIL_OTHER_BINARY names; a stage of its own in .ci/run"]
 fn nodes_of_two_builds_serve_side_by_side() {
@@ -172,16 +182,46 @@ fn nodes_of_two_builds_serve_side_by_side() {
     }
     ask_to_forget(&mut cluster);
     check(&cluster, &mut client, 200);
-    // The older ones are replaced one by one, and one goes back, all on the data that they have.
-    for (node, build) in [(0, None), (2, None), (1, Some(other))] {
+    let mut written = 200;
+    // One is replaced and another goes back, as may be while one is left; then all are replaced. All on the data that they have.
+    for (node, build) in [(0, None), (1, Some(other)), (2, None), (1, None)] {
+        let older_is_left = (node, &build) != (1, &None);
         assert!(cluster.terminate(node, Duration::from_secs(20)).success());
         cluster.use_program(node, build);
         cluster.restart(node);
+        // From the first context it gives on, all take what it gives.
+        let mut early = Client::new();
+        wait_until("it serves", Duration::from_secs(20), || {
+            early.get(&cluster.nodes[node], "key0").is_ok_and(|answer| answer.status == 200)
+        });
+        for other in &cluster.nodes {
+            let answer = early.get(other, "key0").expect("the node answers");
+            assert_eq!(answer.json["value"], json!(0), "{answer:?}");
+        }
         cluster.wait_ready();
         // Its connections ended with the process.
         client = Client::seen(client.context);
-        let written = 200 + 100 * node as u64;
         write(&cluster, &mut client, written, written + 50);
+        written += 100;
         check(&cluster, &mut client, 200);
+        assert!(!(older_is_left && tells_a_clock(&client.context)), "{}", client.context);
     }
+    wait_until("contexts tell clocks", Duration::from_secs(5), || {
+        client.get(&cluster.nodes[0], "key0").is_ok() && tells_a_clock(&client.context)
+    });
+    // And so they do after a start with nobody to ask.
+    let shard =
+        &client.ask(&cluster.nodes[0], "/key-value-store-shard/node-shard-id").expect("an answer").json["shard-id"];
+    let mut put =
+        |key: &String| client.put(&cluster.nodes[0], key, &json!(0)).expect("an answer").json["shard-id"] == *shard;
+    let own = (0..).map(|number| format!("own{number}")).find(|key| put(key)).expect("a shard has keys");
+    for node in 0..4 {
+        assert!(cluster.terminate(node, Duration::from_secs(20)).success());
+    }
+    cluster.restart(0);
+    let mut first = Client::new();
+    wait_until("it serves", Duration::from_secs(20), || {
+        first.get(&cluster.nodes[0], &own).is_ok_and(|answer| answer.status == 200)
+    });
+    assert!(tells_a_clock(&first.context), "{}", first.context);
 }

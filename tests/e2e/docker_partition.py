@@ -15,7 +15,8 @@ import requests
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from test_assignment4 import (  # noqa: E402
-    ADDRESSES, FIRST, IMAGE, NAMES, NETWORK, SHARD_COUNT, SUBNET, clean_up, docker, remove_network, report,
+    ADDRESSES, FIRST, IMAGE, NAMES, NETWORK, SHARD_COUNT, SUBNET, clean_up, docker, make_network,
+    remove_network, report,
 )
 
 CLIENTS = "mynet-clients"
@@ -50,9 +51,9 @@ def start(node, *settings):
 
 def start_all(*settings):
     """Makes the networks, starts all nodes and waits until they are ready."""
-    docker("network", "create", f"--subnet={SUBNET}", NETWORK)
+    make_network(NETWORK, SUBNET)
     # Internal: no gateway, so that no packet finds its way around the cut.
-    docker("network", "create", "--internal", f"--subnet={CLIENTS_SUBNET}", CLIENTS)
+    make_network(CLIENTS, CLIENTS_SUBNET, "--internal")
     for node in range(FIRST):
         start(node, *settings)
     for node in range(FIRST):

@@ -13,16 +13,26 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use entail::causal::codec::ContextCodec;
+use entail::causal::context::Context;
 use entail::machine::message::{Message, Request, Response};
-use entail::types::Incarnation;
+use entail::machine::sign::{Ping, Served};
+use entail::types::{Incarnation, Timestamp};
 use entail::wire::convert::{Reader, message_to_proto, ping_from_proto, sign_to_proto, version_of};
 use entail::wire::{FORMAT_VERSION, Local, OLDEST_FORMAT_VERSION, proto};
 use prost::Message as _;
 
+const CONTEXT_WITH_CLOCK: &str = "context_with_clock.txt";
+
+/// With what pings got later.
+const PING_THAT_KNOWS: &str = "ping_that_knows.bin";
+
 const READER: Reader = Reader { partitions: samples::PARTITIONS };
 
-/// Of version 1, but for messages that came later.
+/// Of version 1, but for what came later.
 fn path(name: &str) -> PathBuf {
+    if [CONTEXT_WITH_CLOCK, PING_THAT_KNOWS].contains(&name) {
+        return directory(3).join(name);
+    }
     let message = samples::messages().into_iter().find(|(sample, _)| format!("{sample}.bin") == name);
     directory(message.map_or(1, |(_, message)| version_of(&message))).join(name)
 }
@@ -50,6 +60,19 @@ fn codec() -> ContextCodec {
     codec.on_branches(map.line.forks().iter().map(|fork| fork.branch).collect())
 }
 
+/// As version 3 of the protocol has it.
+fn context_with_clock() -> Context {
+    let mut context = samples::context();
+    context.raise_clock(Timestamp(1_700_000_000_000 << 16 | 5));
+    context
+}
+
+/// The same.
+fn ping_that_knows() -> Ping {
+    let served = Served { partitions: 3, keys: 70_000, bytes: 1 << 33 };
+    Ping { speaks: 3, tells_clocks: true, served, ..samples::ping() }
+}
+
 /// Everything, as this build writes it.
 fn written() -> BTreeMap<String, Vec<u8>> {
     let file = |(name, message): (String, Message)| {
@@ -62,11 +85,14 @@ fn written() -> BTreeMap<String, Vec<u8>> {
     let ack = proto::FrameAck { kind: Some(proto::frame_ack::Kind::Number(1 << 40)) };
     all.insert("hello_frame.bin".to_owned(), frame.encode_to_vec());
     all.insert("frame_ack.bin".to_owned(), ack.encode_to_vec());
+    let later = proto::PingRequest { hello: Some(hello.clone()), sign: Some(sign_to_proto(&ping_that_knows())) };
+    all.insert(PING_THAT_KNOWS.to_owned(), later.encode_to_vec());
     all.insert(
         "ping_request.bin".to_owned(),
         proto::PingRequest { hello: Some(hello), sign: Some(sign) }.encode_to_vec(),
     );
     all.insert("context.txt".to_owned(), codec().encode(&samples::context()).into_bytes());
+    all.insert(CONTEXT_WITH_CLOCK.to_owned(), codec().encode(&context_with_clock()).into_bytes());
     all
 }
 
@@ -110,15 +136,19 @@ fn the_first_words_of_version_1_are_read() {
     assert_eq!(remote.format_version, 1);
     let ack = proto::FrameAck::decode(read("frame_ack.bin")).expect("an acknowledgement");
     assert_eq!(ack.kind, Some(proto::frame_ack::Kind::Number(1 << 40)));
-    let request = proto::PingRequest::decode(read("ping_request.bin")).expect("a ping");
-    let hello = proto::Hello { settings_hash: samples::ping().settings_hash, ..request.hello.expect("a hello") };
-    assert_eq!(ping_from_proto(&hello, request.sign.expect("a sign")), Ok(samples::ping()));
+    for (name, ping) in [("ping_request.bin", samples::ping()), (PING_THAT_KNOWS, ping_that_knows())] {
+        let request = proto::PingRequest::decode(read(name)).expect("a ping");
+        let hello = proto::Hello { settings_hash: ping.settings_hash, ..request.hello.expect("a hello") };
+        assert_eq!(ping_from_proto(&hello, request.sign.expect("a sign")), Ok(ping), "{name}");
+    }
 }
 
 #[test]
 fn contexts_that_were_handed_out_are_read() {
-    let text = String::from_utf8(read("context.txt").to_vec()).expect("ASCII");
-    assert_eq!(codec().decode(&text), Ok(samples::context()));
+    for (name, context) in [("context.txt", samples::context()), (CONTEXT_WITH_CLOCK, context_with_clock())] {
+        let text = String::from_utf8(read(name).to_vec()).expect("ASCII");
+        assert_eq!(codec().decode(&text), Ok(context), "{name}");
+    }
 }
 
 /// The samples are all there is: a new message does not compile here until it has a name, and a sample by that name.

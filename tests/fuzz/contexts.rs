@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use entail::causal::codec::{ContextCodec, NotDecoded};
 use entail::causal::context::Context;
-use entail::types::{ClusterId, ContextSecret, Epoch, PartitionId, StayId};
+use entail::types::{ClusterId, ContextSecret, Epoch, PartitionId, StayId, Timestamp};
 use siphasher::sip::SipHasher24;
 
 use crate::damage::{damaged, varint};
@@ -25,6 +25,9 @@ fn codec() -> ContextCodec {
 fn some_context(random: &mut Random) -> Context {
     let mut context = Context::empty();
     context.raise_epoch(Epoch(random.number()));
+    if random.once_in(2) {
+        context.raise_clock(Timestamp(random.number()));
+    }
     for _ in 0..random.below(12) {
         let partition = random.below(PARTITIONS as usize) as u32;
         let stay = random.number() as u32;
@@ -67,7 +70,7 @@ fn contexts() {
             0 => String::from_utf8_lossy(&damaged(&mut cases.random, &[whole.clone().into_bytes()])).into_owned(),
             1 => signed(&damaged(&mut cases.random, &[body])),
             2 => {
-                let head = signed_head(&codec);
+                let head = signed_head(&codec, &mut cases.random);
                 signed(&written(&mut cases.random, &head))
             }
             _ => whole.clone(),
@@ -85,9 +88,12 @@ fn contexts() {
     });
 }
 
-/// The version and the check bytes of the store.
-fn signed_head(codec: &ContextCodec) -> Vec<u8> {
+/// The version, the check bytes of the store, and perhaps a clock.
+fn signed_head(codec: &ContextCodec, random: &mut Random) -> Vec<u8> {
     let mut context = Context::empty();
     context.raise_epoch(Epoch(1));
-    URL_SAFE_NO_PAD.decode(codec.encode(&context)).expect("it was encoded")[..3].to_vec()
+    let clock = random.once_in(2);
+    context.raise_clock(Timestamp(if clock { random.number() | 1 } else { 0 }));
+    let bytes = URL_SAFE_NO_PAD.decode(codec.encode(&context)).expect("it was encoded");
+    bytes[..if clock { 11 } else { 3 }].to_vec()
 }

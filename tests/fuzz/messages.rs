@@ -86,7 +86,8 @@ fn hellos() {
         if let Ok(ping) = cases.within(bytes.len(), BOUND, || ping_from_proto(&hello, sign)) {
             cases.count("pings");
             let (cluster_id, line) = (cluster_id_to_proto(ping.cluster_id), line_to_proto(&ping.line));
-            let again = proto::Hello { cluster_id, line, settings_hash: ping.settings_hash, ..Default::default() };
+            let (settings_hash, format_version) = (ping.settings_hash, ping.speaks);
+            let again = proto::Hello { cluster_id, line, settings_hash, format_version, ..Default::default() };
             assert_eq!(ping_from_proto(&again, sign_to_proto(&ping)), Ok(ping));
         }
     });

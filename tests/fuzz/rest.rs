@@ -106,7 +106,7 @@ impl Backend for Node {
         })
     }
 
-    fn codec(&self) -> Option<Arc<ContextCodec>> {
+    async fn codec(&self, _: Duration) -> Option<Arc<ContextCodec>> {
         Some(Arc::clone(&self.codec))
     }
 

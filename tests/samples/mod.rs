@@ -112,6 +112,8 @@ pub fn ping() -> Ping {
         line: map.line,
         epoch: map.epoch,
         settings_hash: 0xfeed_0000_0000_0001,
+        speaks: 1,
+        tells_clocks: false,
         wall_ms: 1_700_000_000_000,
         hears: vec![node(1), node(3)],
         steps: 0,

@@ -8,6 +8,13 @@ use crate::event::Event;
 use crate::met::Fault;
 use crate::world::World;
 
+/// A wall clock that is more than a minute ahead of all that a node hears is ignored; as it may hear some of them late,
+/// clocks count as far apart from here on, in milliseconds.
+const APART_MS: i64 = 30_000;
+
+/// So long after, nodes have heard what the clocks show by now, or nothing for too long, in milliseconds.
+const FORGOTTEN_MS: u64 = 15_000;
+
 impl World {
     /// Something goes wrong; the next one is planned.
     pub fn fault(&mut self) {
@@ -183,10 +190,25 @@ impl World {
     fn skew(&mut self, n: usize) {
         self.oracle.coverage.hit("clock: jumped");
         self.jumped_ms = Some(self.now);
+        self.note_clocks_apart();
         self.nodes[n].skew_ms = match self.random.percent(15) {
             true => self.random.pick(&[3_600_000, -3_600_000]),
             false => self.random.within(0, 8000) as i64 - 4000,
         };
+        self.note_clocks_apart();
+    }
+
+    fn note_clocks_apart(&mut self) {
+        let skews = || self.nodes.iter().map(|node| node.skew_ms);
+        if skews().max() > skews().min().map(|least| least + APART_MS) {
+            self.apart_ms = Some(self.now);
+        }
+    }
+
+    /// True when a node may ignore its wall clock, as that is, or was a while ago, far ahead of those that it hears.
+    pub fn may_ignore_clocks(&mut self) -> bool {
+        self.note_clocks_apart();
+        self.apart_ms.is_some_and(|apart_ms| self.now < apart_ms + FORGOTTEN_MS)
     }
 
     fn slow(&mut self, n: usize) {

@@ -134,6 +134,10 @@ impl World {
         self.judge(dots::given(&self.oracle, partition, dot, write));
         let version = self.oracle.born(n, key, dot, op.item.timestamp, write);
         self.judge(invariants::writes_follow_reads::check(&self.oracle, version));
+        if !self.may_ignore_clocks() {
+            let wall_ms = self.nodes[n].clocks(self.now).wall_ms;
+            self.judge(invariants::after_its_clock::check(&self.oracle, version, wall_ms));
+        }
         self.oracle.versions[version].born_under = self.machine(n).map().row(partition).version;
         self.lose_if_given_up(n, version);
         Some(version)

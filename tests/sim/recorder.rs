@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use entail::history::{Op, Outcome, Record};
 use entail::machine::message::Response;
+use entail::types::PartitionId;
 
 use crate::oracle::{Kind, Session};
 use crate::workload::Asked;
@@ -26,6 +27,8 @@ pub struct Recorder {
     finals: Vec<Record>,
     /// Disks were lost, and with them more than the answers had promised: such a history may be wrong.
     pub excused: bool,
+    /// … but not here: what is lost had to be on more disks than those that the script takes.
+    pub strict: bool,
 }
 
 /// A recorder that outlives its world, which may panic.
@@ -49,7 +52,7 @@ pub fn recorded(run: impl FnOnce()) -> Option<Vec<Record>> {
     let _ = panic::catch_unwind(AssertUnwindSafe(run));
     RECORDER.set(None);
     let recorder = mem::take(&mut *shared.borrow_mut());
-    (!recorder.excused).then(|| recorder.records.into_values().chain(recorder.finals).collect())
+    (recorder.strict || !recorder.excused).then(|| recorder.records.into_values().chain(recorder.finals).collect())
 }
 
 /// A context's name in a history: the request whose answer it came with.
@@ -66,6 +69,10 @@ impl Recorder {
             Some(Kind::Delete) => Op::Delete,
             None => return,
         };
+        if op != Op::Get {
+            // What replicas told is not what they hold at the end.
+            self.finals.clear();
+        }
         let value = asked.write.filter(|_| op == Op::Put).map(|write| format!("w{write}"));
         let record = Record {
             session: format!("client{}", asked.client),
@@ -136,10 +143,12 @@ impl World {
         }
     }
 
-    /// What each replica holds of each key, after everything else.
+    /// What each replica that serves holds of each key, after everything else.
     pub fn record_finals(&self) {
+        self.record(|recorder| recorder.finals.clear());
         for n in (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some()) {
-            for status in self.machine(n).partition_status() {
+            let served = self.machine(n).partition_status().into_iter();
+            for status in served.filter(|status| self.serves(n, status.partition)) {
                 for key in (0..self.oracle.keys.len()).filter(|key| self.oracle.partition(*key) == status.partition) {
                     let value = self.item(n, key).and_then(|item| item.value);
                     let write = value.as_deref().and_then(crate::observe::write_of);
@@ -147,5 +156,10 @@ impl World {
                 }
             }
         }
+    }
+
+    fn serves(&self, n: usize, partition: PartitionId) -> bool {
+        let (mine, map) = (self.nodes[n].incarnation, self.machine(n).map());
+        map.row(partition).peers.values().any(|peer| peer.serves() && Some(peer.incarnation) == mine)
     }
 }

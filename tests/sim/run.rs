@@ -96,7 +96,8 @@ impl World {
         let end = self.now + 9_000;
         self.run_until(end, |world| world.asked.is_empty());
         if !self.rest() {
-            return;
+            // What is not at rest by now never will be.
+            return self.record_finals();
         }
         self.judge(convergence::check(self));
         if self.settings.maps() || !self.nodes.iter().any(|node| node.dead) {
@@ -110,7 +111,8 @@ impl World {
         } else {
             self.read_without_context();
         }
-        if self.recorder.is_some() && self.rest() {
+        if self.recorder.is_some() {
+            self.rest();
             self.record_finals();
         }
     }

@@ -30,9 +30,11 @@ use crate::workload::Said;
 use crate::world::World;
 
 pub mod births;
+pub mod clients;
 pub mod closing;
 pub mod epochs;
 pub mod maps;
+pub mod members;
 pub mod replicas;
 pub mod serving;
 mod sessions;
@@ -171,6 +173,11 @@ impl Script {
         self.world.clients[to].session = self.world.clients[from].session.clone();
     }
 
+    /// Whatever is lost here had to be on more disks than those that are lost, whatever clients were told of copies.
+    pub fn excuses_nothing(&self) {
+        self.world.record(|recorder| recorder.strict = true);
+    }
+
     // ---- Operators.
 
     /// Asks a node for a change of the map.
@@ -271,6 +278,13 @@ impl Script {
         self.world.agenda.at(self.world.now, Event::Start { node: n, boot });
     }
 
+    /// A frozen process dies and starts again.
+    pub fn forgets(&mut self, n: usize) {
+        self.kill(n);
+        self.world.nodes[n].frozen = false;
+        self.start(n);
+    }
+
     /// A process dies, and its disk is lost: the next start finds an empty one.
     pub fn take_disk(&mut self, n: usize) {
         self.kill(n);
@@ -334,16 +348,17 @@ impl Script {
         self.until("tombstones are collected", |world| nodes.iter().all(|n| none(world, *n)));
     }
 
-    /// Everything settles and all replicas agree.
+    /// Everything settles and all replicas agree. What they hold is the end of what is recorded, unless somebody writes
+    /// after it.
     pub fn rests(&mut self) {
         let end = self.world.now + REST_MS;
-        loop {
+        let mut settled = Err(String::new());
+        while settled.is_err() && self.world.now < end {
             self.wait(20);
-            match settles::settled(&self.world) {
-                Ok(()) => break,
-                Err(why) => assert!(self.world.now < end, "SETTLES: not at rest: {why}"),
-            }
+            settled = settles::settled(&self.world);
         }
+        self.world.record_finals();
+        settled.unwrap_or_else(|why| panic!("SETTLES: not at rest: {why}"));
         assert_eq!(convergence::check(&self.world), Ok(()));
     }
 

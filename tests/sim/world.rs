@@ -68,6 +68,8 @@ pub struct World {
     /// When a clock jumped last, and when connections were broken last.
     pub jumped_ms: Option<u64>,
     pub broke_ms: Option<u64>,
+    /// When two clocks were far apart last.
+    pub apart_ms: Option<u64>,
     /// Which cut of one node was in force when the target was set that is still to be reached.
     pub target_cut: Option<u64>,
     /// When a map was first proposed to its voters, in milliseconds, by its hash.
@@ -126,6 +128,7 @@ impl World {
             maps: BTreeMap::new(),
             told_forgotten: BTreeSet::new(),
             jumped_ms: None,
+            apart_ms: None,
             broke_ms: None,
             target_cut: None,
             map_ms: BTreeMap::new(),
@@ -408,7 +411,8 @@ impl World {
             Effect::Meet(node) => self.acquaint(n, self.node_index(&node)),
             Effect::ReplyChange { id, outcome } => self.reply_change(n, id, outcome),
             Effect::Warn(_) => self.oracle.coverage.hit("process: warned"),
-            Effect::Note(_) => {}
+            // In a simulation all nodes are of one build.
+            Effect::Note(_) | Effect::TellClocks(_) => {}
             Effect::Fatal(_) if self.is_forgotten(n) || self.is_told_forgotten(n) => self.set_aside(n),
             Effect::Fatal(error) => self.fail(format!("node{} gives up: {error}", n + 1)),
         }

@@ -106,7 +106,9 @@ fn a_stale_read_is_found() {
 
 #[test]
 fn a_lost_write_is_found() {
-    let (seed, wrong) = first_wrong(without(Rule::ClockMerge), SEEDS, "lost: ").expect("a write is missing");
+    // Either alone sees to it that what follows a write has a greater timestamp, in nearly all runs.
+    let rules = Rules::all().without(Rule::ClockMerge).without(Rule::ContextClock);
+    let (seed, wrong) = first_wrong(Twist { rules, ..Twist::NONE }, SEEDS, "lost: ").expect("a write is missing");
     println!("seed {seed}: {}", wrong.join("\n"));
 }
 

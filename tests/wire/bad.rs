@@ -255,7 +255,7 @@ async fn forged_vectors_and_dots_end_the_stream() {
     };
     let carried = |list: &[(u32, u64)]| {
         let entry = |&(stay, seq)| proto::ContextEntry { partition: 0, stay, seq };
-        Some(proto::Context { epoch: 1, entries: list.iter().map(entry).collect() })
+        Some(proto::Context { epoch: 1, entries: list.iter().map(entry).collect(), clock: 0 })
     };
     let forged = [
         ("report.durable", report(entries(&[(2, 1), (1, 1)]))),

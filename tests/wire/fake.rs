@@ -9,7 +9,7 @@ use entail::api::grpc::{Node, serve};
 use entail::cluster::layout::map_zero;
 use entail::cluster::map::{ClusterMap, PeerState, Row, Stay};
 use entail::machine::message::Input;
-use entail::machine::sign::{Ping, Served};
+use entail::machine::sign::{FORMAT_VERSION, Ping, Served};
 use entail::machine::{PartitionStatus, PeerStatus};
 use entail::types::{ClusterId, ContextSecret, Epoch, Incarnation, NodeAddr, PartitionId, ShardId, StayId};
 use entail::wire::{Inputs, Local, Peers, Tcp};
@@ -54,6 +54,8 @@ impl End {
             line: Default::default(),
             epoch: Epoch(9),
             settings_hash: 77,
+            speaks: FORMAT_VERSION,
+            tells_clocks: false,
             wall_ms: 5,
             hears: vec![address],
             steps: 0,

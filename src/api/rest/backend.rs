@@ -27,8 +27,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The whole cluster as this node sees it; `None` when it is stopping.
     fn status(&self) -> impl Future<Output = Option<ClusterStatus>> + Send;
 
-    /// The codec of this store's context strings; `None` before the store's birth.
-    fn codec(&self) -> Option<Arc<ContextCodec>>;
+    /// The codec of this store's context strings; `None` before the store's birth, and where it is not known within this
+    /// time what contexts the other nodes take.
+    fn codec(&self, within: Duration) -> impl Future<Output = Option<Arc<ContextCodec>>> + Send;
 
     /// The map the node acts under.
     fn map(&self) -> Arc<ClusterMap>;
@@ -60,8 +61,8 @@ impl Backend for Handle {
         self.inspect(Machine::cluster_status).await
     }
 
-    fn codec(&self) -> Option<Arc<ContextCodec>> {
-        Handle::codec(self)
+    async fn codec(&self, within: Duration) -> Option<Arc<ContextCodec>> {
+        Handle::codec(self, within).await
     }
 
     fn map(&self) -> Arc<ClusterMap> {

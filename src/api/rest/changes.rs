@@ -94,7 +94,7 @@ impl Members {
 
 /// Asks for a change and waits until it is done; gives the number of writes lost with it.
 pub(super) async fn change<B: Backend>(rest: &Arc<Rest<B>>, wanted: Wanted) -> Result<u64, NotDone> {
-    if rest.backend.codec().is_none() {
+    if !rest.backend.map().is_born() {
         let reason = rest.backend.readiness().await.err().unwrap_or_default();
         return Err(NotDone::Unborn(reason));
     }

@@ -1,6 +1,7 @@
 //! `/key-value-store/<key>`: read, write and remove one key.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request as HttpRequest, State};
@@ -8,6 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response as HttpResponse;
 use axum::routing::get;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::answer::{Answer, Fault, Json, broken, respond};
 use super::body::{BESIDE_VALUE_BYTES, BodyFault, read};
@@ -85,14 +87,18 @@ async fn ask<B: Backend>(
     fields: &Fields<'_>,
     headers: &HeaderMap,
 ) -> Result<Answer, Fault> {
-    let codec = rest.backend.codec().ok_or(Code::ShardUnavailable)?;
+    let begun = Instant::now();
+    let codec = rest.backend.codec(rest.limits.deadline).await.ok_or(Code::ShardUnavailable)?;
     let context = fields.context(headers, &codec)?;
     let request = match (verb, value) {
         (Verb::Put, Some(value)) => Request::Put { key, value, context },
         (Verb::Delete, _) => Request::Delete { key, context },
         (Verb::Get | Verb::Put, _) => Request::Get { key, context },
     };
-    let response = rest.backend.request(request, rest.limits.deadline).await;
+    let left = rest.limits.deadline.saturating_sub(begun.elapsed());
+    let response = rest.backend.request(request, left).await;
+    // Meanwhile it may have become known that all nodes take clocks.
+    let codec = rest.backend.codec(Duration::ZERO).await.unwrap_or(codec);
     answer(verb, response, &codec)
 }
 

@@ -41,7 +41,7 @@ async fn show<B: Backend>(State(rest): State<Arc<Rest<B>>>, method: Method) -> H
 
 /// Keys by shard, as far as they can be had.
 async fn counts<B: Backend>(rest: &Rest<B>, status: &ClusterStatus) -> BTreeMap<ShardId, u64> {
-    if rest.backend.codec().is_none() {
+    if !rest.backend.map().is_born() {
         return BTreeMap::new();
     }
     let mut shards: Vec<ShardId> = status.nodes.iter().filter_map(|node| node.shard).collect();

@@ -27,13 +27,15 @@ use crate::cluster::map::{ClusterMap, Layout};
 use crate::machine::agreement::NotChanged;
 use crate::machine::message::{Request, Response, Wanted};
 use crate::machine::{ClusterStatus, ReshardStatus};
-use crate::types::{ClusterId, ContextSecret, Epoch, Key, NodeAddr, PartitionId, ShardId, StayId};
+use crate::types::{ClusterId, ContextSecret, Epoch, Key, NodeAddr, PartitionId, ShardId, StayId, Timestamp};
 
 const PARTITIONS: u32 = 4;
 
 /// A node that keeps one map of keys, or says what it is told to say.
 struct Fake {
     codec: Option<Arc<ContextCodec>>,
+    /// The one that there is when an answer comes, if it is another.
+    codec_by_then: Option<Arc<ContextCodec>>,
     map: ClusterMap,
     view: Option<Vec<NodeAddr>>,
     ready: Result<(), String>,
@@ -77,6 +79,7 @@ fn fake() -> Fake {
     };
     Fake {
         codec: Some(codec_of(1)),
+        codec_by_then: None,
         map: ClusterMap {
             cluster_id: ClusterId(1),
             epoch: Epoch(1),
@@ -162,8 +165,9 @@ impl Backend for Arc<Fake> {
         self.status.clone()
     }
 
-    fn codec(&self) -> Option<Arc<ContextCodec>> {
-        self.codec.clone()
+    async fn codec(&self, within: Duration) -> Option<Arc<ContextCodec>> {
+        let by_then = self.codec_by_then.clone().filter(|_| within.is_zero());
+        by_then.or_else(|| self.codec.clone())
     }
 
     fn map(&self) -> Arc<ClusterMap> {

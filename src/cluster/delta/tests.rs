@@ -150,12 +150,14 @@ fn who_is_behind_goes_through_the_chain() {
 }
 
 #[test]
-fn a_chain_longer_than_the_map_is_not_sent() {
-    let (maps, history) = walk(200);
+fn a_long_chain_that_is_longer_than_the_map_is_not_sent() {
+    let (maps, history) = walk(800);
+    let (whole, all) = (maps[799].bytes(), history.bytes);
+    assert!(whole < FEW_BYTES && all > FEW_BYTES && all < MOST_BYTES, "{whole} and {all} bytes");
     assert_eq!(history.since(Epoch(1), None), None);
-    let chain = history.since(Epoch(190), None).unwrap();
+    let chain = history.since(Epoch(700), None).unwrap();
     let bytes: usize = chain.iter().map(|delta| delta.bytes()).sum();
-    assert!(bytes < maps[199].bytes());
+    assert!(bytes > whole && bytes < FEW_BYTES, "{bytes} bytes");
 }
 
 #[test]

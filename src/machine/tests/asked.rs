@@ -96,6 +96,59 @@ fn a_reshard_and_its_end_are_done_though_their_proposers_die() {
     assert_eq!(all.changed(cancel), Ok(0));
 }
 
+/// Has a reshard asked at node2, which hears of no map until that is cancelled at node3.
+fn cancelled_unheard(loses: fn(&NodeAddr, &NodeAddr, &Message) -> bool) -> (Lockstep, u64) {
+    let mut all = Lockstep::new(6, 3);
+    all.run_ms(2_000);
+    all.throttle(32 << 10);
+    for n in 0..20 {
+        all.put(1, &format!("key{n}"), &"x".repeat(20_000), &Context::empty());
+    }
+    all.loses = loses;
+    let reshard = all.begin_change(2, Wanted::Reshard(1));
+    while all.machine(3).map().target.is_none() {
+        all.run_ms(10);
+    }
+    all.run_ms(500);
+    assert_eq!(all.change(3, Wanted::Cancel), Ok(0));
+    assert!(all.machine(3).map().epoch.0 > all.machine(2).map().epoch.0 + 1, "it is behind by more than one map");
+    (all, reshard)
+}
+
+fn is_map(message: &Message) -> bool {
+    matches!(message, Message::MapPush(_) | Message::MapDeltas(_))
+}
+
+/// Nobody does again what was done and cancelled, and it is not called done.
+fn check_stays_cancelled(mut all: Lockstep, reshard: u64) {
+    let layout = all.machine(3).map().layout.clone();
+    let outcome = all.changed(reshard);
+    all.run_ms(3_000);
+    assert_eq!(outcome, Err(NotChanged::Cancelled));
+    assert!(all.machine(3).map().target.is_none() && all.machine(3).map().layout == layout, "begun anew");
+}
+
+#[test]
+fn what_was_done_and_cancelled_unheard_is_not_done_again() {
+    let unheard = |_: &NodeAddr, to: &NodeAddr, message: &Message| {
+        *to == node(2) && (is_map(message) || matches!(message, Message::ChangeAnswered { .. }))
+    };
+    let (mut all, reshard) = cancelled_unheard(unheard);
+    // The answer is lost for good, the maps come.
+    all.loses = |_, to, message| *to == node(2) && matches!(message, Message::ChangeAnswered { outcome: Ok(_), .. });
+    check_stays_cancelled(all, reshard);
+}
+
+#[test]
+fn what_is_answered_long_before_its_map_comes_is_not_called_done() {
+    let (mut all, reshard) = cancelled_unheard(|_, to, message| *to == node(2) && is_map(message));
+    // Started again, the others know no way from map to map: node2 gets theirs as a whole.
+    all.start_again([1, 3, 4, 5, 6], 3);
+    all.connect_all();
+    all.loses = |_, _, _| false;
+    check_stays_cancelled(all, reshard);
+}
+
 #[test]
 fn who_asks_another_meanwhile_does_not_take_its_word_for_the_first() {
     let mut all = Lockstep::new(6, 3);

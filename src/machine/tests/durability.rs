@@ -204,3 +204,51 @@ fn a_clock_an_hour_ahead_at_the_start_does_not_become_the_ceiling() {
     assert!(first_ceiling_an_hour_ahead(&mut all, 3, 2_000, false) < half_an_hour_ahead, "nobody is heard yet");
     assert!(first_ceiling_an_hour_ahead(&mut all, 3, 4_000, false) > half_an_hour_ahead, "there is nobody to hear");
 }
+
+/// A node was down while others wrote. What is written at it in its first moments, before it has heard anybody, is not
+/// older than that, though it does not go by its wall clock yet.
+#[test]
+fn what_is_written_at_a_start_is_not_older_than_what_others_wrote_before() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    all.put(3, "a", "1", &Context::empty());
+    let store = all.hosts[&node(3)].store.crash(0);
+    all.stop(3);
+    all.run_ms(10_000);
+    all.put(1, "a", "2", &Context::empty());
+    all.run_ms(2_000);
+    all.start(3, 3, 1, store);
+    let early = all.begin(3, put_request("a", "3"));
+    all.connect_all();
+    assert!(matches!(all.answer(early), Response::Written { .. }));
+    for number in 1..=3 {
+        let Response::Value { value, .. } = all.get(number, "a", &Context::empty()) else { panic!() };
+        assert_eq!(value, "3", "node{number}");
+    }
+}
+
+/// The same, of a node that nobody is there to hear of: it takes its wall clock for right after a while.
+#[test]
+fn who_starts_alone_writes_once_it_has_listened() {
+    let mut all = Lockstep::new(3, 1);
+    all.run_ms(2_000);
+    let store = all.hosts[&node(3)].store.crash(0);
+    for number in 1..=3 {
+        all.stop(number);
+    }
+    all.run_ms(10_000);
+    let wall = all.now.wall_ms;
+    all.start(3, 3, 1, store);
+    let (begun_ms, early) = (all.now.mono_ms, 99);
+    all.step(&node(3), Input::Request { id: early, request: put_request("a", "3"), budget_ms: 10_000 });
+    for gone in [1, 2].map(node) {
+        all.step(&node(3), Input::Disconnected { peer: gone, refused: true });
+    }
+    while !all.answers.contains_key(&early) {
+        all.run_ms(10);
+        assert!(all.now.mono_ms < begun_ms + 3_500, "it was never written");
+    }
+    assert!(matches!(all.answers[&early], Response::Written { copies: 1, .. }), "{:?}", all.answers[&early]);
+    let Timestamp(given) = all.machine(3).clock.peek(0);
+    assert!(given >> 16 >= wall, "{given} is not after {wall}");
+}

@@ -68,11 +68,13 @@ fn who_was_away_goes_through_what_it_missed() {
 }
 
 #[test]
-fn who_comes_back_empty_gets_the_whole_map() {
+fn who_comes_back_empty_gets_the_whole_map_of_those_that_know_no_way_to_it() {
     let mut all = Lockstep::new(6, 2);
     all.run_ms(2_000);
     all.stop(6);
     all.start_seventh();
+    // A process that was started again remembers no differences.
+    all.start_again([1, 2, 3, 4, 5, 7], 2);
     all.maps.clear();
     all.start(6, 6, 2, MemoryStore::new());
     all.connect_all();

@@ -143,12 +143,21 @@ fn what_is_said_in_the_name_of_another_is_not_taken() {
     let stranger = (node(9), Incarnation(9));
     // Another process at its address: the disk that the map has bound to it is not that one's.
     let replaced = (node(2), Incarnation(9));
-    let words =
-        [(own(3), two), (own(2), one), (own(2), nobody), (own(outsider), two), (replaced, two), (stranger, two)];
+    let words = [
+        (own(3), two),
+        (own(2), one),
+        (own(2), nobody),
+        (own(outsider), two),
+        (replaced.clone(), two),
+        (stranger.clone(), two),
+    ];
     let said = words.into_iter().flat_map(|(from, stay)| {
         let held = report(version, stay, three, all.applied(1, P, three) + 1);
         [(from.clone(), held), (from, next_write(&all, version, stay))]
     });
+    // What is stable is for the peers to find: who holds nothing of a partition can't.
+    let hearsay = [own(outsider), replaced, stranger].map(|from| (from, stability(version, three, 1)));
+    let said = said.chain(hearsay);
     for ((from, incarnation), message) in said.collect::<Vec<_>>() {
         let before = all.state(1);
         all.hear_as(1, from.clone(), incarnation, message.clone());
@@ -181,18 +190,15 @@ fn of_the_partition() -> String {
 /// was true; that it was not shows when the node is started again, which goes on where it was.
 #[test]
 fn claims_of_more_own_writes_than_there_are_end_the_node_and_skip_no_number() {
-    for by_a_stranger in [false, true] {
-        let (mut all, outsider) = with_an_outsider();
+    for as_stable in [false, true] {
+        let (mut all, _) = with_an_outsider();
         let version = all.machine(1).part(P).version;
         let (one, two) = (all.stay(P, 1), all.stay(P, 2));
         let context = all.put(1, &of_the_partition(), "1", &Context::empty());
         let before = (all.applied(1, P, one), all.state(1).1);
-        let said = if by_a_stranger {
-            all.hear(1, outsider, stability(version, one, before.0 + 7))
-        } else {
-            all.hear(1, 2, report(version, two, one, before.0 + 7))
-        };
-        assert_eq!(said, []);
+        let more = before.0 + 7;
+        let claim = if as_stable { stability(version, one, more) } else { report(version, two, one, more) };
+        assert_eq!(all.hear(1, 2, claim), []);
         let Some(StoreError::Damaged(why)) = all.ended.get(&node(1)) else { panic!("{:?}", all.ended) };
         assert!(why.contains("backup"), "{why}");
         assert_eq!(all.state(1).1, before.1, "nothing is written");
@@ -272,18 +278,18 @@ fn what_a_peer_says_to_hold_and_nobody_wrote_is_never_here_and_never_stable() {
     assert!(all.ended.is_empty(), "{:?}", all.ended);
 }
 
-/// Whoever is in the map is believed when it says what is stable: who holds nothing of a partition can't find out. So a
-/// log may be truncated before all have what was in it, and they get it as they get whatever a stream does not bring.
+/// A peer of the partition is believed when it says what is stable: it has heard the others. So a log may be truncated
+/// before all have what was in it, and they get it as they get whatever a stream does not bring.
 #[test]
 fn a_wrong_word_on_what_is_stable_costs_the_log_and_not_the_write() {
-    let (mut all, outsider) = with_an_outsider();
+    let (mut all, _) = with_an_outsider();
     let version = all.machine(1).part(P).version;
     let (one, name) = (all.stay(P, 1), of_the_partition());
     all.loses = |_, _, message| matches!(message, Message::Operations { .. } | Message::FillChunk(_));
     all.put(1, &name, "1", &Context::empty());
     let seq = all.applied(1, P, one);
     assert_eq!([2, 3].map(|number| all.applied(number, P, one)), [seq - 1; 2], "nobody else has it");
-    all.hear(1, outsider, stability(version, one, seq));
+    all.hear(1, 2, stability(version, one, seq));
     all.run_ms(200);
     let log = records::log_key(P, Dot { stay: one, seq });
     assert_eq!(all.hosts[&node(1)].store.get(&log).unwrap(), None, "it was believed");

@@ -149,6 +149,60 @@ fn chunks_that_are_not_due_change_nothing_and_the_fill_is_whole() {
     assert_eq!((replica.applied, replica.keys, replica.floor), (other.applied, other.keys, other.floor));
 }
 
+/// A peer that joins keeps one chunk that waits for its turn. The source gives the one after it, unasked as far as the
+/// joiner knows: it must not take the place of the first.
+#[test]
+fn a_chunk_that_comes_before_it_was_asked_for_does_not_replace_the_one_that_waits() {
+    let mut all = Lockstep::new(3, 1);
+    let partition = with_a_lack(&mut all);
+    all.loses = |_, _, _| false;
+    all.stop(3);
+    all.start(3, 3, 1, MemoryStore::new());
+    // Another process than the one before.
+    let config = Config { seed: [103; 32], ..config(3, 3, 1) };
+    let host = all.hosts.get_mut(&node(3)).unwrap();
+    host.machine = Machine::open(config, &host.store, all.now).unwrap();
+    let rest = |all: &mut Lockstep, ms: u64| {
+        let until_ms = all.now.mono_ms + ms;
+        all.hosts.get_mut(&node(3)).unwrap().machine.rest(until_ms);
+    };
+    rest(&mut all, 60_000);
+    all.connect_all();
+    let (source, first) = loop {
+        let (source, message) = all.catch(3, |message| matches!(message, Message::FillChunk(_)));
+        let source = if source == node(1) { 1 } else { 2 };
+        match message {
+            Message::FillChunk(chunk) if chunk.partition == partition => break (source, chunk),
+            other => all.hear(3, source, other),
+        };
+        rest(&mut all, 0);
+        all.settle();
+        rest(&mut all, 60_000);
+    };
+    assert!(first.index == 0 && !first.items.is_empty() && first.end.is_none(), "{} items", first.items.len());
+    all.hear(3, source, Message::FillChunk(first.clone()));
+    let kept = |all: &Lockstep| {
+        let filling = all.machine(3).part(partition).filling.clone();
+        filling.and_then(|fill| fill.kept).map(|items| items.len())
+    };
+    assert_eq!(kept(&all), Some(first.items.len()), "it waits");
+
+    let next = Message::FillNext { partition, attempt: first.attempt, index: 1 };
+    let said = all.hear(source, 3, next);
+    let ahead = said.into_iter().find(|message| matches!(message, Message::FillChunk(chunk) if chunk.index == 1));
+    let before = all.state(3);
+    all.hear(3, source, ahead.expect("the second chunk"));
+    assert_eq!(all.state(3), before, "nobody asked for it");
+
+    // A turn may have come in between: this one is over, and what was missed is asked for again.
+    rest(&mut all, 0);
+    all.run_ms(60_000);
+    assert_eq!(all.machine(3).readiness(all.now), Ok(()));
+    let (items, theirs) = (stored_items(&all, 3, partition.0), stored_items(&all, source, partition.0));
+    assert!(items.len() >= 20);
+    assert!(items == theirs, "{} of {} items", items.len(), theirs.len());
+}
+
 #[test]
 fn a_wish_for_a_fill_that_comes_again_is_none() {
     let mut all = Lockstep::new(3, 1);

@@ -1,9 +1,10 @@
 //! Requests on their way between nodes: what is lost, refused, or comes too early.
 
 use super::*;
+use crate::types::{Epoch, Timestamp};
 
 /// A key of the shard that `number` belongs to.
-fn key_of(all: &Lockstep, number: usize) -> String {
+pub(super) fn key_of(all: &Lockstep, number: usize) -> String {
     let map = all.machine(1).map();
     let shard = map.shard_of(&node(number)).unwrap();
     let of_shard = |name: &String| map.layout.partitions[key(name).partition(8).0 as usize] == shard;
@@ -11,7 +12,7 @@ fn key_of(all: &Lockstep, number: usize) -> String {
 }
 
 /// A node of another shard than node1's, and the other member of that shard.
-fn strangers(all: &Lockstep) -> (usize, usize) {
+pub(super) fn strangers(all: &Lockstep) -> (usize, usize) {
     let map = all.machine(1).map();
     let own = map.shard_of(&node(1));
     let mut others = (2..=4).filter(|number| map.shard_of(&node(*number)) != own);
@@ -101,4 +102,34 @@ fn the_first_stream_from_a_node_loses_no_request() {
     all.connect(a, 1);
     let response = all.answer(asked);
     assert!(matches!(response, Response::Written { .. }), "{response:?}");
+}
+
+#[test]
+fn what_follows_a_context_has_a_greater_timestamp_in_any_partition() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    // A node whose clock is ten seconds ahead has given it; neither node here has seen that write.
+    let ahead = Timestamp((all.now.wall_ms + 10_000) << 16);
+    let mut context = Context::empty();
+    context.raise_clock(ahead);
+    let written = all.put(1, "a", "1", &context);
+    assert!(written.clock() > ahead, "{written:?}");
+    let blind = all.put(1, "b", "1", &Context::empty());
+    assert!(blind.clock() > Timestamp(0));
+    let Response::Value { context: read, .. } = all.get(2, "a", &Context::empty()) else { panic!() };
+    assert_eq!(read.clock(), written.clock(), "who reads it has seen its timestamp");
+    let Response::Value { context: joined, .. } = all.get(2, "b", &written) else { panic!() };
+    assert!(joined.clock() >= written.clock(), "a read takes nothing back");
+}
+
+#[test]
+fn nothing_where_a_tombstone_was_collected_tells_a_clock_past_it() {
+    let mut all = Lockstep::new(2, 1);
+    all.run_ms(2_000);
+    let written = all.put(1, "a", "1", &Context::empty());
+    let Response::Written { context: deleted, .. } = all.delete(1, "a", &written) else { panic!() };
+    all.run_ms(10_000);
+    let Response::Missing { context } = all.get(2, "a", &Context::empty()) else { panic!() };
+    assert!(context.epoch() > Epoch(0), "it is collected: {context:?}");
+    assert!(context.clock() >= deleted.clock(), "{context:?}");
 }

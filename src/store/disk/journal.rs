@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::layout::{damaged, failed};
+use super::files::{damaged, failed};
 use super::synced::Mark;
 use crate::error::StoreError;
 use crate::store::KEYS_END;

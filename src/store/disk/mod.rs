@@ -29,6 +29,7 @@
 //! Caveats: one keyspace for everything, since a batch over several is no cheaper and a keyspace that is seldom written
 //! holds journals back. The newest batch's number is a key in it that every batch overwrites.
 
+mod files;
 mod journal;
 mod layout;
 mod synced;
@@ -51,9 +52,10 @@ use fjall::{Readable, Snapshot};
 
 use super::{Batch, KEYS_END, Read, Store};
 use crate::error::StoreError;
+use files::{damaged, exists, failed, unread};
 use journal::{BATCH_KEY, Found, NewestJournal, Stamp};
+use layout::Layout;
 pub use layout::set_aside;
-use layout::{Layout, damaged, exists, failed, unread};
 use synced::SyncedFile;
 
 /// The name of our keyspace.

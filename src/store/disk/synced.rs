@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::layout::{self, damaged, failed};
+use super::files::{damaged, failed, write_whole};
 use crate::error::StoreError;
 
 const MAGIC: &[u8; 8] = b"entailSY";
@@ -53,7 +53,7 @@ impl SyncedFile {
         for offset in SLOT_OFFSETS {
             bytes[offset as usize..][..SLOT_LEN].copy_from_slice(&slot);
         }
-        layout::write_whole(path, &bytes)
+        write_whole(path, &bytes)
     }
 
     /// Opens the file and reads the greater number.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::layout::{damaged, failed, unread};
+use super::files::{damaged, failed, unread};
 use crate::error::StoreError;
 
 /// Checks the manifest of every tree below `db`.

@@ -8,14 +8,14 @@ use super::value::{
     item, item_to_proto, key, op, op_to_proto, request, request_to_proto, response, response_to_proto, vector,
     vector_to_proto,
 };
-use super::{Reader, WireError, address};
+use super::{Reader, WireError, address, timestamp};
 use super::{losses, recovery};
 use crate::causal::item::Item;
 use crate::causal::op::Op;
 use crate::machine::message::{
     ClockPromise, FillChunk, FillEnd, Message, PartitionReport, PartitionWord, StabilityReport,
 };
-use crate::types::{Epoch, Key, PartitionId, StayId, Timestamp};
+use crate::types::{Epoch, Key, PartitionId, StayId};
 use crate::wire::proto;
 use proto::message::Kind;
 
@@ -163,13 +163,17 @@ fn report_to_proto(report: &PartitionReport) -> proto::report::Partition {
     }
 }
 
+fn promise(received: proto::report::ClockPromise) -> Result<ClockPromise, WireError> {
+    Ok(ClockPromise { seq: received.seq, clock: timestamp("report.promise.clock", received.clock)? })
+}
+
 fn report(reader: Reader, received: proto::report::Partition) -> Result<PartitionReport, WireError> {
     Ok(PartitionReport {
         partition: reader.partition(received.partition)?,
         version: Epoch(received.version),
         stay: StayId(received.stay),
         durable: vector("report.durable", received.durable)?,
-        promise: received.promise.map(|p| ClockPromise { seq: p.seq, clock: Timestamp(p.clock) }),
+        promise: received.promise.map(promise).transpose()?,
     })
 }
 
@@ -242,7 +246,7 @@ fn chunk(reader: Reader, received: proto::FillChunk) -> Result<FillChunk, WireEr
         Ok::<_, WireError>(FillEnd {
             vector: vector("fill_chunk.end.vector", end.vector)?,
             floor: Epoch(end.floor),
-            clock: Timestamp(end.clock),
+            clock: timestamp("fill_chunk.end.clock", end.clock)?,
         })
     };
     Ok(FillChunk {

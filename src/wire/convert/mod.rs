@@ -22,11 +22,12 @@ use bytes::Bytes;
 
 pub use self::value::{state_to_proto, vector_to_proto};
 use super::proto;
+use crate::causal::clock::FARTHEST;
 use crate::cluster::change::ChangeError;
 use crate::cluster::line::{Fork, Line};
 use crate::machine::message::Message;
 use crate::machine::sign::{Ping, Served};
-use crate::types::{AddrError, BranchId, ClusterId, Epoch, Incarnation, NodeAddr, PartitionId};
+use crate::types::{AddrError, BranchId, ClusterId, Epoch, Incarnation, NodeAddr, PartitionId, Timestamp};
 
 /// What is wrong with something received. Nothing of it was used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +56,14 @@ pub enum WireError {
         field: &'static str,
         /// Why.
         error: AddrError,
+    },
+    /// A timestamp beyond [`FARTHEST`].
+    #[error("{field}: the timestamp {value} is of no time")]
+    Farthest {
+        /// The field.
+        field: &'static str,
+        /// The timestamp.
+        value: u64,
     },
     /// A number stands for nothing.
     #[error("{field} has the unknown value {value}")]
@@ -114,6 +123,14 @@ pub fn version_of(message: &Message) -> u32 {
     }
 }
 
+/// A timestamp of another node. A wrong one can't be told from a right one, but for those of no time at all.
+fn timestamp(field: &'static str, value: u64) -> Result<Timestamp, WireError> {
+    match Timestamp(value) {
+        timestamp if timestamp <= FARTHEST => Ok(timestamp),
+        _ => Err(WireError::Farthest { field, value }),
+    }
+}
+
 /// What a ping says, without what stands in the Hello beside it.
 pub fn sign_to_proto(ping: &Ping) -> proto::SignOfLife {
     proto::SignOfLife {
@@ -121,6 +138,7 @@ pub fn sign_to_proto(ping: &Ping) -> proto::SignOfLife {
         wall_ms: ping.wall_ms,
         hears: ping.hears.iter().map(|node| node.as_str().to_owned()).collect(),
         steps: ping.steps,
+        tells_clocks: ping.tells_clocks,
         exposed: losses::held_to_proto(&ping.exposed),
         served: Some(proto::Served {
             partitions: ping.served.partitions,
@@ -140,6 +158,8 @@ pub fn ping_from_proto(hello: &proto::Hello, sign: proto::SignOfLife) -> Result<
         line: line(&hello.line)?,
         epoch: Epoch(sign.epoch),
         settings_hash: hello.settings_hash,
+        speaks: hello.format_version,
+        tells_clocks: sign.tells_clocks,
         wall_ms: sign.wall_ms,
         hears: sign.hears.iter().map(|node| address("sign.hears", node)).collect::<Result<_, _>>()?,
         steps: sign.steps,

@@ -42,6 +42,10 @@ fn epoch() -> impl Strategy<Value = Epoch> {
     any::<u64>().prop_map(Epoch)
 }
 
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    (0..=FARTHEST.0).prop_map(Timestamp)
+}
+
 fn incarnation() -> impl Strategy<Value = Incarnation> {
     any::<u128>().prop_map(Incarnation)
 }
@@ -72,9 +76,10 @@ fn vector() -> impl Strategy<Value = VersionVector> {
 }
 
 fn context() -> impl Strategy<Value = Context> {
-    (epoch(), vec((partition(), any::<u32>(), 1..=u64::MAX), 0..4)).prop_map(|(epoch, entries)| {
+    (epoch(), timestamp(), vec((partition(), any::<u32>(), 1..=u64::MAX), 0..4)).prop_map(|(epoch, clock, entries)| {
         let mut context = Context::empty();
         context.raise_epoch(epoch);
+        context.raise_clock(clock);
         for (partition, stay, seq) in entries {
             context.raise(partition, StayId(stay), seq);
         }
@@ -83,11 +88,11 @@ fn context() -> impl Strategy<Value = Context> {
 }
 
 fn item() -> impl Strategy<Value = Item> {
-    (option::of(value()), any::<u32>(), 1..=u64::MAX, any::<u64>(), context()).prop_map(
+    (option::of(value()), any::<u32>(), 1..=u64::MAX, timestamp(), context()).prop_map(
         |(value, stay, seq, timestamp, carried)| Item {
             value,
             dot: Dot { stay: StayId(stay), seq },
-            timestamp: Timestamp(timestamp),
+            timestamp,
             carried,
         },
     )
@@ -242,13 +247,13 @@ fn paxos() -> impl Strategy<Value = PaxosMessage> {
 }
 
 fn report() -> impl Strategy<Value = PartitionReport> {
-    (partition(), epoch(), any::<u32>(), vector(), option::of(any::<(u64, u64)>())).prop_map(
+    (partition(), epoch(), any::<u32>(), vector(), option::of((any::<u64>(), timestamp()))).prop_map(
         |(partition, version, stay, durable, promise)| PartitionReport {
             partition,
             version,
             stay: StayId(stay),
             durable,
-            promise: promise.map(|(seq, clock)| ClockPromise { seq, clock: Timestamp(clock) }),
+            promise: promise.map(|(seq, clock)| ClockPromise { seq, clock }),
         },
     )
 }
@@ -262,11 +267,7 @@ fn stability() -> impl Strategy<Value = StabilityReport> {
 }
 
 fn chunk() -> impl Strategy<Value = FillChunk> {
-    let end = (vector(), epoch(), any::<u64>()).prop_map(|(vector, floor, clock)| FillEnd {
-        vector,
-        floor,
-        clock: Timestamp(clock),
-    });
+    let end = (vector(), epoch(), timestamp()).prop_map(|(vector, floor, clock)| FillEnd { vector, floor, clock });
     (partition(), epoch(), any::<(u64, u32)>(), btree_map(key(), item(), 0..4), option::of(end)).prop_map(
         |(partition, version, (attempt, index), items, end)| FillChunk {
             partition,
@@ -387,7 +388,7 @@ proptest! {
         line in line(),
         epoch: u64,
         settings_hash: u64,
-        wall_ms: u64,
+        (speaks, tells_clocks, wall_ms) in any::<(u32, bool, u64)>(),
         hears in btree_set(address(), 0..4),
         steps: u64,
         exposed in vec(held(), 0..4),
@@ -398,6 +399,8 @@ proptest! {
             line: line.clone(),
             epoch: Epoch(epoch),
             settings_hash,
+            speaks,
+            tells_clocks,
             wall_ms,
             hears: hears.into_iter().collect(),
             steps,
@@ -405,7 +408,8 @@ proptest! {
             served: Served { partitions, keys, bytes },
         };
         let line = line_to_proto(&line);
-        let hello = proto::Hello { cluster_id: id_to_proto(id), settings_hash, line, ..Default::default() };
+        let cluster_id = id_to_proto(id);
+        let hello = proto::Hello { cluster_id, settings_hash, line, format_version: speaks, ..Default::default() };
         prop_assert_eq!(ping_from_proto(&hello, sign_to_proto(&ping)), Ok(ping));
     }
 
@@ -449,6 +453,8 @@ fn pings_do_not_go_through_the_stream() {
         line: Line::default(),
         epoch: Epoch(1),
         settings_hash: 1,
+        speaks: 1,
+        tells_clocks: false,
         wall_ms: 1,
         hears: Vec::new(),
         steps: 0,
@@ -457,6 +463,30 @@ fn pings_do_not_go_through_the_stream() {
     };
     assert_eq!(message_to_proto(&Message::Ping(ping.clone().into())), None);
     assert_eq!(message_to_proto(&Message::Pong(ping.into())), None);
+}
+
+/// Merged, the last number of all would leave none to give: this node could never take a write again, and contexts would
+/// carry that to all others.
+#[test]
+fn timestamps_of_no_time_are_refused_wherever_they_come() {
+    let far = |field| WireError::Farthest { field, value: FARTHEST.0 + 1 };
+    let (near, beyond) = (FARTHEST.0, FARTHEST.0 + 1);
+    let context =
+        |clock| super::value::context(READER, "context", Some(proto::Context { clock, ..Default::default() }));
+    assert_eq!(context(near).map(|context| context.clock()), Ok(FARTHEST));
+    assert_eq!(context(beyond), Err(far("context.clock")));
+    let item = |timestamp| proto::Item { stay: 1, seq: 1, timestamp, ..Default::default() };
+    assert_eq!(super::value::item(READER, Some(item(near))).map(|item| item.timestamp), Ok(FARTHEST));
+    assert_eq!(super::value::item(READER, Some(item(beyond))), Err(far("item.timestamp")));
+    let read = |kind| READER.message(proto::Message { kind: Some(kind) }).unwrap_err();
+    let promise = Some(proto::report::ClockPromise { seq: 1, clock: beyond });
+    let durable = Some(Default::default());
+    let report = proto::report::Partition { durable, promise, ..Default::default() };
+    let reports = proto::Report { partitions: vec![report] };
+    assert_eq!(read(proto::message::Kind::Report(reports)), far("report.promise.clock"));
+    let end = proto::fill_chunk::End { vector: Some(Default::default()), clock: beyond, ..Default::default() };
+    let chunk = proto::FillChunk { end: Some(end), ..Default::default() };
+    assert_eq!(read(proto::message::Kind::FillChunk(chunk)), far("fill_chunk.end.clock"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Reader, WireError};
+use super::{Reader, WireError, timestamp};
 use crate::causal::context::Context;
 use crate::causal::item::Item;
 use crate::causal::op::Op;
@@ -10,7 +10,7 @@ use crate::causal::vector::VersionVector;
 use crate::cluster::map::PeerState;
 use crate::error::Code;
 use crate::machine::message::{Request, Response};
-use crate::types::{Dot, Epoch, Key, PartitionId, Seq, ShardId, StayId, Timestamp};
+use crate::types::{Dot, Epoch, Key, PartitionId, Seq, ShardId, StayId};
 use crate::wire::proto;
 use proto::client_request::{self, Kind as RequestKind};
 use proto::client_response::{self, Kind as ResponseKind};
@@ -45,7 +45,8 @@ pub fn context_to_proto(context: &Context) -> Option<proto::Context> {
         stay: stay.0,
         seq,
     };
-    Some(proto::Context { epoch: context.epoch().0, entries: context.iter().map(entry).collect() })
+    let entries = context.iter().map(entry).collect();
+    Some(proto::Context { epoch: context.epoch().0, entries, clock: context.clock().0 })
 }
 
 pub fn context(reader: Reader, field: &'static str, received: Option<proto::Context>) -> Result<Context, WireError> {
@@ -56,6 +57,7 @@ pub fn context(reader: Reader, field: &'static str, received: Option<proto::Cont
     }
     let mut context = Context::empty();
     context.raise_epoch(Epoch(received.epoch));
+    context.raise_clock(timestamp("context.clock", received.clock)?);
     for entry in received.entries {
         context.raise(reader.partition(entry.partition)?, StayId(entry.stay), entry.seq);
     }
@@ -80,7 +82,7 @@ pub fn item(reader: Reader, received: Option<proto::Item>) -> Result<Item, WireE
     Ok(Item {
         value: received.value.map(unshare),
         dot: Dot { stay: StayId(received.stay), seq: received.seq },
-        timestamp: Timestamp(received.timestamp),
+        timestamp: timestamp("item.timestamp", received.timestamp)?,
         carried: context(reader, "item.carried", received.carried)?,
     })
 }

@@ -1,6 +1,7 @@
 //! What must always hold, one file each, checked after every step that could break it.
 
 pub mod acknowledged;
+pub mod after_its_clock;
 pub mod birth;
 pub mod causal_order;
 pub mod convergence;

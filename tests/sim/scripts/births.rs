@@ -77,9 +77,8 @@ fn who_does_not_listen_founds_a_second_store() {
     assert!(violation.contains("BIRTH"), "{violation:?}");
 }
 
-/// `OwnName`: a node that lost its disk is asked for a write before the map knows of that. Its address has a stay, but
-/// its process is not who wrote there.
-pub fn a_name_that_belongs_to_a_lost_disk(clauses: Clauses) {
+/// Node 1 has written a key, is back without its disk, and has the map, which does not know of that yet.
+pub fn back_before_the_map_knows(clauses: Clauses) -> (Script, usize) {
     let mut s = Script::with(3, 1, clauses, super::moving(0));
     let x = s.key(1, 0);
     s.ask(0, Kind::Put, x, 0);
@@ -90,6 +89,13 @@ pub fn a_name_that_belongs_to_a_lost_disk(clauses: Clauses) {
     s.start(0);
     s.until("it has the map", |world| world.nodes[0].process.is_some() && world.machine(0).map().is_born());
     s.wait(100);
+    (s, x)
+}
+
+/// `OwnName`: a node that lost its disk is asked for a write before the map knows of that. Its address has a stay, but
+/// its process is not who wrote there.
+pub fn a_name_that_belongs_to_a_lost_disk(clauses: Clauses) {
+    let (mut s, x) = back_before_the_map_knows(clauses);
     assert_eq!(s.ask(1, Kind::Put, x, 0), Said::Written(2));
     s.let_go(true);
     s.rests();

@@ -4,13 +4,13 @@ use entail::cluster::map::PeerState;
 use entail::machine::message::{Message, Wanted};
 use entail::types::ShardId;
 
-use super::{Script, is_chunk, is_map, is_operations, is_report, moving, state_at};
+use super::{Script, is_chunk, is_map, is_operations, is_report, members, moving, state_at};
 use crate::clauses::Clauses;
 use crate::oracle::Kind;
 use crate::workload::Said;
 
 /// `FillClock`: a tombstone of a fast clock is collected before a node joins: nothing but the source's clock tells it
-/// how late it is.
+/// how late it is, also to a client that finds nothing there and writes.
 pub fn a_tombstone_of_a_fast_clock(clauses: Clauses) {
     let mut s = Script::with(2, 1, clauses, moving(1));
     let (x, late) = (s.key(1, 0), 2);
@@ -19,7 +19,8 @@ pub fn a_tombstone_of_a_fast_clock(clauses: Clauses) {
     s.ask(0, Kind::Delete, x, 0);
     s.until_collected(&[0, 1]);
     s.add_member(0, 1, late);
-    s.ask(0, Kind::Put, x, late);
+    s.ask(1, Kind::Get, x, late);
+    s.ask(1, Kind::Put, x, late);
     s.rests();
 }
 
@@ -30,6 +31,8 @@ pub fn a_value_before_the_first_fill(clauses: Clauses) {
     // Node 1 does not learn that node 2 has its write, and keeps it in its log.
     s.hold(Some(1), Some(0), is_report);
     assert_eq!(s.ask(0, Kind::Put, x, 0), Said::Written(1));
+    // Who deletes it has seen it, and must not see it again.
+    assert_eq!(s.ask(1, Kind::Get, x, 1), Said::Value(0));
     assert_eq!(s.ask(1, Kind::Delete, x, 1), Said::Written(2));
     s.until_collected(&[1]);
     s.hold(Some(0), Some(late), is_report);
@@ -57,6 +60,7 @@ pub fn a_replica_of_a_closed_stay(clauses: Clauses) {
     s.until("it leaves", |world| state_at(world, away, away, 0) == Some(PeerState::Leaving));
     s.hold(None, Some(away), is_map);
     s.done(removed);
+    s.ask(1, Kind::Get, x, 0);
     s.ask(1, Kind::Delete, x, 0);
     s.until_collected(&[0, 1]);
     s.change(0, Wanted::Admit(node));
@@ -111,14 +115,7 @@ pub fn a_promise_as_of_a_write_that_never_was(clauses: Clauses) {
 
 /// `KeepReplica`: a node that was cut off, and made Leaving, takes a write; back, it joins anew from what it holds.
 pub fn a_late_write_of_one_who_was_away(clauses: Clauses) {
-    let mut s = Script::with(3, 1, clauses, moving(0));
-    let (x, away) = (s.key(1, 0), 2);
-    s.cut_off(&[away]);
-    s.wait(60_000);
-    s.until("it is made Leaving", |world| state_at(world, 0, away, 0) == Some(PeerState::Leaving));
-    // The proposer lets steps gather no longer: the next map, in which it joins, comes as soon as it is back.
-    s.wait(1_500);
-    assert_eq!(s.ask(0, Kind::Put, x, away), Said::Written(1));
+    let (mut s, x, _) = members::a_late_write(clauses);
     s.heal();
     s.rests();
     assert_eq!(s.ask(0, Kind::Get, x, 0), Said::Value(0));

@@ -229,7 +229,7 @@ fn two_come(clauses: Clauses) -> (Script, Vec<usize>) {
 }
 
 /// The partition that moves to those that come, once it does.
-fn moving_partition(s: &mut Script) -> u32 {
+pub fn moving_partition(s: &mut Script) -> u32 {
     let moves = |world: &World| (0..2).find(|partition| state_at(world, 0, 2, *partition).is_some());
     s.until("a partition moves", |world| moves(world).is_some());
     moves(&s.world).expect("just seen")

@@ -72,6 +72,9 @@ pub fn a_copy_at_one_who_joins(clauses: Clauses) {
     s.wait(500);
     s.take_disk(0);
     s.wait(10);
+    s.start(0);
+    s.start(1);
+    s.rests();
 }
 
 /// `StableJoining`: who joins serves with what was told before; what is written meanwhile is open until it has it.
@@ -102,6 +105,7 @@ pub fn a_tombstone_while_one_is_away(clauses: Clauses) {
     s.cut_off(&[away]);
     s.wait(60_000);
     s.until("it is made Leaving", |world| state_at(world, 0, away, 0) == Some(PeerState::Leaving));
+    s.ask(1, Kind::Get, x, 0);
     s.ask(1, Kind::Delete, x, 0);
     s.wait(6_000);
     s.heal();

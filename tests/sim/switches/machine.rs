@@ -3,7 +3,7 @@
 use entail::machine::rules::Rule;
 
 use super::Shown::{self, By, Not, Script};
-use crate::scripts::{births, epochs, maps, replicas, states};
+use crate::scripts::{births, clients, epochs, maps, replicas, states};
 
 /// One row a rule.
 pub const MACHINE: &[(Rule, Shown)] = &[
@@ -34,7 +34,7 @@ pub const MACHINE: &[(Rule, Shown)] = &[
     ),
     (Rule::FillAttempt, Script(replicas::a_part_of_an_attempt_that_was_given_up, "READ-YOUR-WRITES")),
     (Rule::FillDoneSync, Not("the take-over comes in a later batch than the chunks, and a crash keeps a prefix")),
-    (Rule::FillClock, Script(replicas::a_tombstone_of_a_fast_clock, "WRITES-FOLLOW-READS")),
+    (Rule::FillClock, Script(replicas::a_tombstone_of_a_fast_clock, "TOMBSTONES")),
     (Rule::FillFloor, Script(epochs::nothing_at_a_node_that_joined_later, "CAUSAL-ORDER")),
     (Rule::FillBlocked, Not("FillLack brings the same, a second later: this is for speed")),
     (Rule::FillLack, By(&[("fill", 47), ("fill", 83), ("fill", 179)])),
@@ -59,6 +59,8 @@ pub const MACHINE: &[(Rule, Shown)] = &[
     (Rule::PromiseSync, Script(replicas::a_promise_as_of_a_write_that_never_was, "SETTLES")),
     (Rule::PromiseLast, By(&[("tomb", 4), ("std", 0), ("skew", 5)])),
     (Rule::ClockMerge, By(&[("crash", 1), ("std", 0), ("cut", 2)])),
+    (Rule::ClockCompared, By(&[("aimed", 32), ("aimed", 54), ("wipe", 131)])),
+    (Rule::ContextClock, Script(clients::two_keys_at_a_fast_clock, "WRITES-FOLLOW-READS")),
     (Rule::TruncateStable, By(&[("calm", 36), ("calm", 306)])),
     (Rule::KeepReplica, Script(replicas::a_late_write_of_one_who_was_away, "gives up")),
     (Rule::FirstFill, Script(replicas::a_value_before_the_first_fill, "READ-YOUR-WRITES")),

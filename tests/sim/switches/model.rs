@@ -114,6 +114,8 @@ const ADDED: &[&str] = &[
     "CloseLive",
     "FillClean",
     "CloseRejoined",
+    "ClockCompared",
+    "ContextClock",
 ];
 
 #[test]

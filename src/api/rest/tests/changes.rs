@@ -162,14 +162,17 @@ async fn without_a_quorum_nothing_changes() {
         ("POST", RECOVER, ""),
     ] {
         let silent = vec![addr("node2:8085"), addr("node3:8085")];
-        let node = answering(Err(NotChanged::NoQuorum(silent)));
+        // What contexts the nodes of a store take is not asked here.
+        let outcome = Mutex::new(Err(NotChanged::NoQuorum(silent)));
+        let node = Arc::new(Fake { codec: None, outcome, ..fake() });
         let got = call(&node, method, path, body).await;
         assert_eq!((got.status.as_u16(), got.header("retry-after")), (503, Some("1")));
         assert_eq!(got.json()["error"], json!("No quorum; waiting for node2:8085, node3:8085"));
         assert_eq!(got.json()["message"], json!(format!("Error in {method}")));
         wanted(&node);
 
-        let unborn = Fake { codec: None, ready: Err("waiting for node2:8085 to start".into()), ..fake() };
+        let mut unborn = Fake { codec: None, ready: Err("waiting for node2:8085 to start".into()), ..fake() };
+        unborn.map.epoch = Epoch(0);
         let unborn = Arc::new(unborn);
         let text = refused(unborn.clone(), method, path, body, 503).await;
         assert_eq!(text, "The store is not born yet: waiting for node2:8085 to start");
