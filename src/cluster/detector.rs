@@ -11,8 +11,12 @@
 //! Suspicion is one node's opinion and may be wrong (Chandra, Toueg: "Unreliable Failure Detectors for Reliable
 //! Distributed Systems", 1996). It decides where requests go and who is waited for; it changes no map by itself.
 //!
-//! Times are monotonic milliseconds as the machine is given them. Peers' wall clocks come with their pings, for
-//! [`Detector::clock_is_ahead`] alone.
+//! Peers' wall clocks are known by round trips (Cristian: "Probabilistic clock synchronization", Distributed Computing 3,
+//! 1989): the answer to a ping tells what the peer's clock showed at some time after the ping was sent. A clock that is told
+//! otherwise counts for nothing, as nobody knows how long that was on its way: what has waited while this process was stopped
+//! is taken up before anything else is heard. They serve [`Detector::clock_is_ahead`] alone.
+//!
+//! Times are monotonic milliseconds as the machine is given them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,13 +35,8 @@ const WORD_MS: u64 = 10_000;
 /// How far ahead of every peer a wall clock may be before it is ignored, in milliseconds.
 pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
 
-/// A word that tells a peer's clock to be behind what was told before by more than this, in milliseconds, is not believed
-/// at once: it may have come late. So do those that waited while this process was stopped, and all of them would tell a
-/// node that is back that its own clock is ahead.
-const LATE_MS: u64 = 1_000;
-
-/// How long a peer has to tell so until its clock counts as set back, in milliseconds.
-const SET_BACK_MS: u64 = 3_000;
+/// For how long after a ping was sent the clock that its answer tells counts, in milliseconds.
+const ROUND_TRIP_MS: u64 = 3_000;
 
 /// What one node knows of its peers' lives.
 #[derive(Clone, Debug)]
@@ -52,10 +51,8 @@ struct Peer {
     since_ms: u64,
     /// When it gave its last word, if it ever did.
     word_ms: Option<u64>,
-    /// Its wall clock, and when it told it; `None` before its first word.
+    /// Its wall clock, as the answer to the newest ping told it that was answered.
     wall: Option<Wall>,
-    /// Since when its words tell its clock to be behind that.
-    behind_since_ms: Option<u64>,
     /// When a connection to it was made, if that was after its last word.
     reached_ms: Option<u64>,
     /// A connection was refused since its last word.
@@ -66,17 +63,18 @@ struct Peer {
     told_live: bool,
 }
 
-/// A peer's wall clock as it told it.
+/// A peer's wall clock as it told it when it was asked.
 #[derive(Clone, Copy, Debug)]
 struct Wall {
     wall_ms: u64,
-    told_ms: u64,
+    asked_ms: u64,
 }
 
 impl Wall {
-    /// What it must show now.
-    fn at(self, now_ms: u64) -> u64 {
-        self.wall_ms.saturating_add(now_ms.saturating_sub(self.told_ms))
+    /// The most that it can show now, and less than that by no more than the round trip; `None` once that was too long ago.
+    fn at(self, now_ms: u64) -> Option<u64> {
+        let passed_ms = now_ms.saturating_sub(self.asked_ms);
+        (passed_ms < ROUND_TRIP_MS).then(|| self.wall_ms.saturating_add(passed_ms))
     }
 }
 
@@ -86,21 +84,10 @@ impl Peer {
             since_ms: now_ms,
             word_ms: None,
             wall: None,
-            behind_since_ms: None,
             reached_ms: None,
             refused: false,
             hears: Arc::default(),
             told_live: true,
-        }
-    }
-
-    /// Takes note of its wall clock. A word can only come late, so the clock that is the furthest ahead is the best known.
-    fn tells(&mut self, now_ms: u64, wall_ms: u64) {
-        let is_behind = self.wall.is_some_and(|wall| wall_ms.saturating_add(LATE_MS) < wall.at(now_ms));
-        let since_ms = *self.behind_since_ms.get_or_insert(now_ms);
-        if !is_behind || now_ms >= since_ms + SET_BACK_MS {
-            self.wall = Some(Wall { wall_ms, told_ms: now_ms });
-            self.behind_since_ms = None;
         }
     }
 
@@ -113,7 +100,7 @@ impl Peer {
     }
 
     fn is_heard(&self, now_ms: u64) -> bool {
-        self.wall.is_some() && self.has_not_gone(now_ms)
+        self.word_ms.is_some() && self.has_not_gone(now_ms)
     }
 }
 
@@ -144,16 +131,24 @@ impl Detector {
         }
     }
 
-    /// A sign of life: the peer's wall clock, and whom it hears. One from a stranger counts for nothing.
-    pub fn heard(&mut self, now_ms: u64, peer: &NodeAddr, wall_ms: u64, hears: &[NodeAddr]) {
+    /// A sign of life, and whom the peer hears. One from a stranger counts for nothing.
+    pub fn heard(&mut self, now_ms: u64, peer: &NodeAddr, hears: &[NodeAddr]) {
         if let Some(known) = self.peers.get_mut(peer) {
             (known.since_ms, known.word_ms) = (now_ms, Some(now_ms));
-            known.tells(now_ms, wall_ms);
             (known.reached_ms, known.refused) = (None, false);
             // Pings mostly repeat themselves.
             if !hears.iter().eq(&*known.hears) {
                 known.hears = Arc::new(hears.iter().cloned().collect());
             }
+        }
+    }
+
+    /// The peer's wall clock, in milliseconds since 1970, as it told it in answer to the ping that was sent then.
+    pub fn clock_told(&mut self, asked_ms: u64, peer: &NodeAddr, wall_ms: u64) {
+        if let Some(known) = self.peers.get_mut(peer)
+            && known.wall.is_none_or(|wall| wall.asked_ms <= asked_ms)
+        {
+            known.wall = Some(Wall { wall_ms, asked_ms });
         }
     }
 
@@ -214,24 +209,18 @@ impl Detector {
         self.peers.iter().filter(move |(_, known)| tells(known)).map(|(peer, _)| peer)
     }
 
-    /// Whether this node's wall clock is more than [`MAX_CLOCK_LEAD_MS`] ahead of that of every live peer that told
-    /// one, each taken on by the time since. False when there is none to compare with.
-    pub fn clock_is_ahead(&self, own_wall_ms: u64, now_ms: u64) -> bool {
-        let live = self.peers.values().filter(|known| known.is_live(now_ms));
-        let theirs = live.filter_map(|known| known.wall.map(|wall| wall.at(now_ms)));
-        theirs.max().is_some_and(|most| own_wall_ms > most.saturating_add(MAX_CLOCK_LEAD_MS))
-    }
-
-    /// Whether any peer has told its wall clock.
-    pub fn has_heard_a_clock(&self) -> bool {
-        self.peers.values().any(|known| known.wall.is_some())
+    /// Whether this node's wall clock is more than [`MAX_CLOCK_LEAD_MS`] ahead of that of every peer that told one lately.
+    /// `None` when there is none to compare with.
+    pub fn clock_is_ahead(&self, own_wall_ms: u64, now_ms: u64) -> Option<bool> {
+        let theirs = self.peers.values().filter_map(|known| known.wall.and_then(|wall| wall.at(now_ms)));
+        theirs.max().map(|most| own_wall_ms > most.saturating_add(MAX_CLOCK_LEAD_MS))
     }
 
     /// Who has gone from live to suspected or back since the last call. What went there and back in between is not told,
     /// and nothing of who was never heard: it did not go away.
     pub fn changes(&mut self, now_ms: u64) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (peer, known) in self.peers.iter_mut().filter(|(_, known)| known.wall.is_some()) {
+        for (peer, known) in self.peers.iter_mut().filter(|(_, known)| known.word_ms.is_some()) {
             let live = known.is_live(now_ms);
             if live != known.told_live {
                 known.told_live = live;
@@ -263,22 +252,22 @@ mod tests {
     #[test]
     fn a_silent_peer_is_suspected_after_three_seconds_and_live_again_when_heard() {
         let mut detector = detector();
-        detector.heard(2_500, &node(2), 0, &[]);
+        detector.heard(2_500, &node(2), &[]);
         assert_eq!(detector.live(3_999).collect::<Vec<_>>(), [&node(2), &node(3)]);
         assert_eq!(detector.live(4_000).collect::<Vec<_>>(), [&node(2)]);
         assert!(detector.is_live(5_499, &node(2)) && !detector.is_live(5_500, &node(2)));
-        detector.heard(9_000, &node(3), 0, &[]);
+        detector.heard(9_000, &node(3), &[]);
         assert_eq!(detector.live(9_000).collect::<Vec<_>>(), [&node(3)]);
     }
 
     #[test]
     fn a_refused_peer_is_suspected_at_once() {
         let mut detector = detector();
-        detector.heard(1_100, &node(2), 0, &[]);
+        detector.heard(1_100, &node(2), &[]);
         detector.refused(&node(2));
         detector.refused(&node(3));
         assert_eq!(detector.live(1_100).count(), 0);
-        detector.heard(1_101, &node(2), 0, &[]);
+        detector.heard(1_101, &node(2), &[]);
         assert!(detector.is_live(1_101, &node(2)) && !detector.is_live(1_101, &node(3)));
     }
 
@@ -295,14 +284,14 @@ mod tests {
         detector.reached(5_000, &node(3));
         detector.disowned(&node(3));
         assert!(!detector.is_live(5_000, &node(3)), "who is there is another's");
-        detector.heard(5_000, &node(2), 0, &[]);
+        detector.heard(5_000, &node(2), &[]);
         detector.reached(6_000, &node(2));
         detector.disowned(&node(2));
         assert!(
             detector.is_live(7_999, &node(2)) && !detector.is_live(8_000, &node(2)),
             "its word holds as long as ever"
         );
-        detector.heard(6_000, &node(3), 0, &[node(2)]);
+        detector.heard(6_000, &node(3), &[node(2)]);
         detector.refused(&node(3));
         detector.reached(7_000, &node(3));
         assert!(detector.is_live(7_000, &node(3)) && !detector.hears(7_000, &node(3)), "its process is another");
@@ -312,7 +301,7 @@ mod tests {
     #[test]
     fn strangers_are_not_live_whatever_they_say() {
         let mut detector = detector();
-        detector.heard(1_000, &node(9), 0, &[node(2)]);
+        detector.heard(1_000, &node(9), &[node(2)]);
         detector.refused(&node(9));
         assert!(!detector.is_live(1_000, &node(9)));
         assert_eq!(detector.heard_by(1_000, &node(2)).count(), 0);
@@ -322,14 +311,14 @@ mod tests {
     fn a_peer_counts_as_heard_only_by_its_word() {
         let mut detector = detector();
         assert!(detector.is_live(1_000, &node(2)) && !detector.hears(1_000, &node(2)));
-        detector.heard(1_000, &node(2), 0, &[]);
+        detector.heard(1_000, &node(2), &[]);
         assert!(detector.hears(3_999, &node(2)) && !detector.hears(4_000, &node(2)));
     }
 
     #[test]
     fn whatever_a_peer_says_is_a_sign_of_life_after_its_word() {
         let mut detector = detector();
-        detector.heard(2_000, &node(2), 500_000, &[]);
+        detector.heard(2_000, &node(2), &[]);
         for now_ms in [4_000, 6_000, 8_000] {
             detector.spoke(now_ms, &node(2));
             detector.spoke(now_ms, &node(3));
@@ -339,8 +328,6 @@ mod tests {
         silent.spoke(12_000, &node(2));
         assert!(silent.is_live(14_998, &node(2)) && !silent.is_live(14_999, &node(2)), "no word for too long");
         assert_eq!(detector.live(10_999).collect::<Vec<_>>(), [&node(2)], "node 3 never gave its word");
-        assert!(!detector.clock_is_ahead(568_999, 10_999), "the clock it told at 2,000 went on from there");
-        assert!(detector.clock_is_ahead(569_000, 10_999));
         assert!(!detector.is_live(11_000, &node(2)));
         detector.spoke(11_000, &node(2));
         assert!(detector.is_live(11_000, &node(2)), "it ends a suspicion, too");
@@ -352,11 +339,11 @@ mod tests {
     #[test]
     fn live_peers_tell_whom_they_hear() {
         let mut detector = detector();
-        detector.heard(2_000, &node(2), 0, &[node(7), node(3)]);
-        detector.heard(3_000, &node(3), 0, &[node(7)]);
+        detector.heard(2_000, &node(2), &[node(7), node(3)]);
+        detector.heard(3_000, &node(3), &[node(7)]);
         assert_eq!(detector.heard_by(3_000, &node(7)).collect::<Vec<_>>(), [&node(2), &node(3)]);
         assert_eq!(detector.heard_by(5_000, &node(7)).collect::<Vec<_>>(), [&node(3)]);
-        detector.heard(5_000, &node(3), 0, &[]);
+        detector.heard(5_000, &node(3), &[]);
         assert_eq!(detector.heard_by(5_000, &node(7)).count(), 0);
     }
 
@@ -365,20 +352,20 @@ mod tests {
         let mut detector = detector();
         detector.refused(&node(3));
         assert_eq!(detector.changes(4_000), [], "neither was ever heard");
-        detector.heard(4_000, &node(2), 0, &[]);
-        detector.heard(4_000, &node(3), 0, &[]);
+        detector.heard(4_000, &node(2), &[]);
+        detector.heard(4_000, &node(3), &[]);
         assert_eq!(detector.changes(4_000), []);
         detector.refused(&node(3));
         assert_eq!(detector.changes(4_000), [change(3, false)]);
         assert_eq!(detector.changes(4_000), []);
-        detector.heard(7_000, &node(3), 0, &[]);
+        detector.heard(7_000, &node(3), &[]);
         assert_eq!(detector.changes(7_000), [change(2, false), change(3, true)]);
     }
 
     #[test]
     fn peers_come_and_go_with_the_map() {
         let mut detector = detector();
-        detector.heard(1_000, &node(2), 0, &[]);
+        detector.heard(1_000, &node(2), &[]);
         detector.set_peers(3_500, &[2, 4].map(node).into());
         assert_eq!(detector.live(3_999).collect::<Vec<_>>(), [&node(2), &node(4)]);
         assert_eq!(detector.live(4_000).collect::<Vec<_>>(), [&node(4)]);
@@ -386,43 +373,34 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_ahead_only_when_it_is_ahead_of_every_live_peer() {
+    fn a_clock_is_ahead_only_when_it_is_ahead_of_every_peer_that_was_asked_lately() {
         let mut detector = detector();
-        assert!(!detector.clock_is_ahead(u64::MAX, 1_000), "nobody to compare with");
-        detector.heard(1_000, &node(2), 500_000, &[]);
-        assert!(!detector.clock_is_ahead(560_000, 1_000) && detector.clock_is_ahead(560_001, 1_000));
+        detector.heard(1_000, &node(2), &[]);
+        assert_eq!(detector.clock_is_ahead(u64::MAX, 1_000), None, "nobody to compare with");
+        detector.clock_told(1_000, &node(2), 500_000);
+        let ahead =
+            |detector: &Detector, wall_ms, now_ms| detector.clock_is_ahead(wall_ms, now_ms).expect("one is known");
+        assert!(!ahead(&detector, 560_000, 1_000) && ahead(&detector, 560_001, 1_000));
         // Two seconds on, the peer's clock has gone on too.
-        assert!(!detector.clock_is_ahead(562_000, 3_000) && detector.clock_is_ahead(562_001, 3_000));
-        detector.heard(3_000, &node(3), 900_000, &[]);
-        assert!(!detector.clock_is_ahead(700_000, 3_000));
-        detector.refused(&node(3));
-        assert!(detector.clock_is_ahead(700_000, 3_000));
-        detector.heard(3_000, &node(2), u64::MAX, &[]);
-        assert!(!detector.clock_is_ahead(u64::MAX, 4_000));
+        assert!(!ahead(&detector, 562_000, 3_000) && ahead(&detector, 562_001, 3_000));
+        detector.clock_told(2_500, &node(3), 900_000);
+        assert!(!ahead(&detector, 700_000, 3_999));
+        detector.clock_told(1_000, &node(9), 0);
+        assert!(!ahead(&detector, 700_000, 4_000) && ahead(&detector, 961_501, 4_000), "of one alone it is known now");
+        assert_eq!(detector.clock_is_ahead(u64::MAX, 5_500), None, "and now of nobody");
+        detector.clock_told(5_500, &node(3), u64::MAX);
+        assert!(!ahead(&detector, u64::MAX, 6_000));
     }
 
     #[test]
-    fn words_that_come_late_set_no_clock_back_and_one_that_is_set_back_is_known_after_a_while() {
+    fn the_newest_question_tells_the_clock_whatever_comes_late() {
         let mut detector = detector();
-        detector.heard(1_000, &node(2), 500_000, &[]);
-        // This process is stopped for more than a minute; then comes what has waited, and after it what is new.
-        for late in 0..6 {
-            detector.heard(71_000, &node(2), 500_500 + late * 500, &[]);
-            assert!(!detector.clock_is_ahead(570_000, 71_000), "{late}");
-        }
-        detector.heard(71_400, &node(2), 570_400, &[]);
-        // The peer's clock is set back by an hour: all that it says from then on tells so.
-        for word in 0..6 {
-            detector.heard(72_000 + word * 500, &node(2), 100_000 + word * 500, &[]);
-            assert!(!detector.clock_is_ahead(571_000 + word * 500, 72_000 + word * 500), "{word}");
-        }
-        detector.heard(75_000, &node(2), 103_000, &[]);
-        assert!(detector.clock_is_ahead(574_000, 75_000));
-        // A little later than the one before, as words are, or ahead: that is known at once.
-        detector.heard(75_500, &node(2), 102_600, &[]);
-        assert!(!detector.clock_is_ahead(162_600, 75_500) && detector.clock_is_ahead(162_601, 75_500));
-        detector.heard(76_000, &node(2), 574_000, &[]);
-        assert!(!detector.clock_is_ahead(574_000, 76_000));
+        detector.clock_told(71_000, &node(2), 570_000);
+        // The answer to what was asked a minute before; then the peer's clock is set back by an hour.
+        detector.clock_told(11_000, &node(2), 510_000);
+        assert_eq!(detector.clock_is_ahead(600_000, 71_000), Some(false));
+        detector.clock_told(71_500, &node(2), 100_000);
+        assert_eq!(detector.clock_is_ahead(600_000, 71_500), Some(true));
     }
 
     proptest! {
@@ -436,7 +414,7 @@ mod tests {
                 now_ms += passes_ms;
                 match event {
                     0 => {
-                        detector.heard(now_ms, &node(2), 0, &[]);
+                        detector.heard(now_ms, &node(2), &[]);
                         (last_ms, word_ms, refused, heard) = (now_ms, now_ms, false, true);
                         reached = None;
                     }

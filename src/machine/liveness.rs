@@ -22,9 +22,14 @@ const PING_MS: u64 = 500;
 /// Answers that are kept for a node until there is a connection to it; more are dropped, and time out there.
 const MAX_OWED: usize = 1_024;
 
-/// How long after its start a node with peers waits for one to compare its wall clock with, in milliseconds. Until then
-/// it counts on from the ceiling, and writes wait: a clock an hour ahead would raise that by an hour, for ever.
+/// How long after its start, or a leap, a node with peers waits for one to compare its wall clock with, in milliseconds.
+/// Until then it counts on from what it has seen, and writes wait: a clock an hour ahead would raise the ceiling by an hour,
+/// for ever.
 const COMPARE_MS: u64 = 3_000;
+
+/// Two steps that are further apart than this by either clock, or by one more than by the other, are a leap: the process
+/// stood still, or a clock was set. In milliseconds; with a ping and its answer it is less than peers' clocks are known for.
+const LEAP_MS: u64 = 2_000;
 
 /// What this node knows of its connection to another.
 #[derive(Clone, Debug, Default)]
@@ -81,17 +86,35 @@ impl Machine {
         self.log_suspicions(io);
     }
 
-    /// Goes by the wall clock once that was compared with others, and while it is not far ahead of all of them.
+    /// Takes over what the clocks show. After a leap the wall clock may be another than the one that was compared, and
+    /// what is known of the others' is of before: it is compared anew before anything goes by it.
+    pub(super) fn take_time(&mut self, now: Now, io: &mut Io<'_>) {
+        let last = self.now;
+        // Monotonic for this machine even if its driver's clock is not.
+        self.now = Now { mono_ms: now.mono_ms.max(last.mono_ms), wall_ms: now.wall_ms };
+        let passed_ms = self.now.mono_ms - last.mono_ms;
+        let apart_ms = now.wall_ms.abs_diff(last.wall_ms.saturating_add(passed_ms));
+        if passed_ms.max(apart_ms) > LEAP_MS {
+            self.clock_compared = false;
+            self.compare_from_ms = self.now.mono_ms;
+            self.timers.ping_ms = self.now.mono_ms;
+            self.compare_clocks(io);
+        }
+    }
+
+    /// Goes by the wall clock once that was compared with others, and while it is not far ahead of all of them. Where there
+    /// is nobody to compare it with, it is believed after a while.
     fn compare_clocks(&mut self, io: &mut Io<'_>) {
-        let ahead = self.detector.clock_is_ahead(self.now.wall_ms, self.now.mono_ms);
-        let compared = self.detector.has_heard_a_clock() || self.now.mono_ms >= self.opened_ms + COMPARE_MS;
-        if compared && !self.clock_compared {
+        let verdict = self.detector.clock_is_ahead(self.now.wall_ms, self.now.mono_ms);
+        let waited = self.links.is_empty() || self.now.mono_ms >= self.compare_from_ms + COMPARE_MS;
+        if (verdict.is_some() || waited) && !self.clock_compared {
             // Writes wait for that.
             self.clock_compared = true;
             self.wake.extend(self.requests.waited_for().into_iter().flatten());
         }
+        let ahead = verdict == Some(true);
         self.clock.set_logical_only(ahead || !self.clock_compared);
-        if ahead != self.clock_ahead {
+        if self.clock_compared && ahead != self.clock_ahead {
             self.clock_ahead = ahead;
             let text =
                 if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is right again" };
@@ -123,6 +146,7 @@ impl Machine {
             speaks: FORMAT_VERSION,
             tells_clocks: self.tells_clocks() == Some(true),
             wall_ms: now.wall_ms,
+            asked_ms: now.mono_ms,
             hears: self.links.keys().filter(|node| self.detector.hears(now.mono_ms, node)).cloned().collect(),
             steps: self.filling_steps(),
             exposed: Arc::clone(&self.exposed.own),
@@ -254,10 +278,11 @@ impl Machine {
         self.count_as_sign_of_life(from, incarnation, &message);
         match message {
             Message::Ping(ping) => {
-                self.on_ping(from, incarnation, &ping, io);
-                self.send(from, Message::Pong(self.sign_of_life(self.now).into()), io);
+                self.on_ping(from, incarnation, &ping, None, io);
+                let pong = Ping { asked_ms: ping.asked_ms, ..self.sign_of_life(self.now) };
+                self.send(from, Message::Pong(pong.into()), io);
             }
-            Message::Pong(ping) => self.on_ping(from, incarnation, &ping, io),
+            Message::Pong(pong) => self.on_ping(from, incarnation, &pong, Some(pong.asked_ms), io),
             Message::Paxos(paxos) => self.on_paxos(from, incarnation, paxos, io),
             Message::MapPull { have, hash } => self.give_map(from, have, hash, io),
             Message::MapPush(map) => self.learn(map, io),
@@ -346,7 +371,15 @@ impl Machine {
         }
     }
 
-    fn on_ping(&mut self, from: &NodeAddr, incarnation: Incarnation, ping: &Ping, io: &mut Io<'_>) {
+    /// Takes a sign of life; one that answers a ping has when that was made.
+    fn on_ping(
+        &mut self,
+        from: &NodeAddr,
+        incarnation: Incarnation,
+        ping: &Ping,
+        answers: Option<u64>,
+        io: &mut Io<'_>,
+    ) {
         self.on_other_branch(from, Standing { line: ping.line.clone(), epoch: ping.epoch }, io);
         let Some(link) = self.links.get_mut(from) else { return };
         link.incarnation = Some(incarnation);
@@ -364,7 +397,10 @@ impl Machine {
                 self.detector.disowned(from);
             }
             Relation::Same | Relation::After | Relation::Before => {
-                self.detector.heard(self.now.mono_ms, from, ping.wall_ms, &ping.hears);
+                self.detector.heard(self.now.mono_ms, from, &ping.hears);
+                if let Some(asked_ms) = answers {
+                    self.detector.clock_told(asked_ms, from, ping.wall_ms);
+                }
             }
         }
         self.look_who_takes_clocks(io);

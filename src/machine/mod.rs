@@ -152,8 +152,10 @@ pub struct Machine {
     clock: Clock,
     /// Whether the wall clock is ahead of every peer's, and not believed.
     clock_ahead: bool,
-    /// This node has had somebody to compare its wall clock with, or has waited for one.
+    /// This node has had somebody to compare its wall clock with, or has waited for one, since its start or a leap.
     clock_compared: bool,
+    /// When that was.
+    compare_from_ms: u64,
     telling: Telling,
     /// What was found wrong with the settings when they were looked at last.
     logged: BTreeSet<String>,
@@ -231,10 +233,9 @@ impl Machine {
         if self.failed {
             return;
         }
-        // Monotonic for this machine even if its driver's clock is not.
-        self.now = Now { mono_ms: now.mono_ms.max(self.now.mono_ms), wall_ms: now.wall_ms };
-        self.fill_budget.step(self.now.mono_ms);
         let mut io = Io { store, effects };
+        self.take_time(now, &mut io);
+        self.fill_budget.step(self.now.mono_ms);
         let done = self.take(input, &mut io).and_then(|()| self.settle(&mut io));
         if let Err(error) = done {
             self.failed = true;

@@ -58,6 +58,7 @@ impl Machine {
             clock: Clock::new(ceiling.unwrap_or(Timestamp(0))),
             clock_ahead: false,
             clock_compared: others.is_empty(),
+            compare_from_ms: now.mono_ms,
             telling: Telling::stored(meta(store, "clocks")?),
             logged: Default::default(),
             detector: Detector::new(now.mono_ms, others.iter().cloned()),

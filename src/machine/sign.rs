@@ -28,6 +28,9 @@ pub struct Ping {
     pub tells_clocks: bool,
     /// The sender's wall clock, in milliseconds since 1970.
     pub wall_ms: u64,
+    /// When the ping was made, in the monotonic milliseconds of who asks: its answer gives that back. It does not travel,
+    /// as between processes the call that brings a question brings the answer.
+    pub asked_ms: u64,
     /// Whom the sender hears.
     pub hears: Vec<NodeAddr>,
     /// How far the fills of its joining peers are: a number that changes while any of them gets on.

@@ -15,6 +15,7 @@ mod refusals;
 mod repair;
 mod replays;
 mod routing;
+mod wall;
 mod warnings;
 mod words;
 

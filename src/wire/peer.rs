@@ -195,7 +195,7 @@ impl Tasks {
         Ok(Input::Message {
             from: remote.address,
             incarnation: remote.incarnation,
-            message: Message::Pong(pong.into()),
+            message: Message::Pong(Ping { asked_ms: ping.asked_ms, ..pong }.into()),
         })
     }
 

@@ -12,19 +12,23 @@ use crate::harness::{Cluster, wait_until};
 /// Time enough for a machine with much to do.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Writes a few keys, each on two disks, at one node.
-fn write(node: &str, keys: std::ops::Range<usize>) {
-    let mut client = Client::new();
+/// Writes a few keys, each on two disks, at one node, in the session that has seen this much; what it has seen then.
+fn write(node: &str, keys: std::ops::Range<usize>, context: String) -> String {
+    let mut client = Client::seen(context);
     for key in keys {
         let answer = client.put(node, &format!("key{key}"), &json!(key)).expect("it answers");
         assert!(answer.is_done() && answer.copies == Some(2), "{answer:?}");
     }
+    client.context
 }
 
-fn read(nodes: &[String], keys: usize) {
+/// Each node answers the writer's session with each key. The context is what obliges it to: the writer is killed with
+/// each write on one disk beside its own, and the third node has them only once that one has told it.
+fn read(nodes: &[String], keys: usize, context: &str) {
     for (at, node) in nodes.iter().enumerate() {
+        let mut client = Client::seen(context.to_owned());
         for key in 0..keys {
-            let answer = Client::new().get(node, &format!("key{key}")).expect("it answers");
+            let answer = client.get(node, &format!("key{key}")).expect("it answers");
             assert_eq!((answer.status, &answer.json["value"]), (200, &json!(key)), "key{key} at node{}", at + 1);
         }
     }
@@ -57,7 +61,7 @@ fn is_refused(cluster: &mut Cluster, node: usize, why: &str) {
 fn a_directory_is_refused_under_another_address_and_as_a_restored_backup() {
     let mut cluster = Cluster::start(3, 1);
     let nodes = cluster.nodes.clone();
-    write(&nodes[2], 0..100);
+    let first = write(&nodes[2], 0..100, String::new());
     cluster.kill(2);
     let (own, kept) = (cluster.data_dir(2), cluster.data_dir(2).with_extension("kept"));
     copy(&own, &kept);
@@ -75,20 +79,20 @@ fn a_directory_is_refused_under_another_address_and_as_a_restored_backup() {
         cluster.restart(node);
     }
     cluster.wait_ready();
-    read(&nodes, 100);
+    read(&nodes, 100, &first);
 
     // A backup from before: others hold more of its writes than it knows.
-    write(&nodes[2], 100..200);
+    let second = write(&nodes[2], 100..200, first);
     cluster.kill(2);
     fs::rename(&own, &aside).expect("it can be moved");
     copy(&kept, &own);
     cluster.restart(2);
     is_refused(&mut cluster, 2, "restored from a backup, or copied");
-    read(&nodes[..2], 200);
+    read(&nodes[..2], 200, &second);
     // The remedy: the right one, or an empty one.
     fs::remove_dir_all(&own).expect("it is there");
     cluster.restart(2);
     cluster.wait_ready();
     wait_until("it is back", SOON, || cluster.view(0).is_ok_and(|view| view.len() == 3));
-    read(&nodes, 200);
+    read(&nodes, 200, &second);
 }

@@ -115,6 +115,7 @@ pub fn ping() -> Ping {
         speaks: 1,
         tells_clocks: false,
         wall_ms: 1_700_000_000_000,
+        asked_ms: 0,
         hears: vec![node(1), node(3)],
         steps: 0,
         exposed: Arc::default(),

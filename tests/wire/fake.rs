@@ -57,6 +57,7 @@ impl End {
             speaks: FORMAT_VERSION,
             tells_clocks: false,
             wall_ms: 5,
+            asked_ms: 0,
             hears: vec![address],
             steps: 0,
             exposed: Arc::default(),

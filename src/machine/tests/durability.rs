@@ -177,7 +177,7 @@ fn first_ceiling_an_hour_ahead(all: &mut Lockstep, number: usize, ms: u64, hears
         if hears {
             let (from, incarnation) = (node(1), all.machine(1).incarnation());
             let right = Now { wall_ms: all.now.wall_ms + after_ms, ..now };
-            let message = Message::Ping(all.machine(1).sign_of_life(right).into());
+            let message = Message::Pong(all.machine(1).sign_of_life(right).into());
             inputs.extend([
                 Input::Connected { peer: from.clone(), incarnation },
                 Input::Message { from, incarnation, message },

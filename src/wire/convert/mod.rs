@@ -148,7 +148,7 @@ pub fn sign_to_proto(ping: &Ping) -> proto::SignOfLife {
     }
 }
 
-/// A ping, of what it says and of the Hello beside it.
+/// A ping, of what it says and of the Hello beside it; when it was made is not said.
 ///
 /// # Errors
 /// [`WireError`] when an id or an address does not parse.
@@ -161,6 +161,7 @@ pub fn ping_from_proto(hello: &proto::Hello, sign: proto::SignOfLife) -> Result<
         speaks: hello.format_version,
         tells_clocks: sign.tells_clocks,
         wall_ms: sign.wall_ms,
+        asked_ms: 0,
         hears: sign.hears.iter().map(|node| address("sign.hears", node)).collect::<Result<_, _>>()?,
         steps: sign.steps,
         exposed: losses::held(&sign.exposed).collect(),
