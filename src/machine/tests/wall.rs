@@ -64,8 +64,10 @@ fn words_that_waited_for_a_process_tell_no_clock() {
         all.step(&node(3), from_2(Message::Pong(told.into())));
     }
     let late = all.an_hour_behind();
-    all.stop_and_go_on(38_000);
+    all.hosts.get_mut(&node(3)).unwrap().up = false;
+    all.run_ms(38_000);
     all.put(1, "a", "1", &Context::empty());
+    all.hosts.get_mut(&node(3)).unwrap().up = true;
     // All that has waited are the words of node 2; node 1 is heard only later.
     for message in [Message::Ping(late.clone().into()), Message::Pong(late.into())] {
         all.step(&node(3), from_2(message));
