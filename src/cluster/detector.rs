@@ -71,10 +71,11 @@ struct Wall {
 }
 
 impl Wall {
-    /// The most that it can show now, and less than that by no more than the round trip; `None` once that was too long ago.
-    fn at(self, now_ms: u64) -> Option<u64> {
+    /// The most that it can show now, and less than that by no more than the round trip; `None` once that was too long
+    /// ago, or if it was asked for before `since_ms`.
+    fn at(self, now_ms: u64, since_ms: u64) -> Option<u64> {
         let passed_ms = now_ms.saturating_sub(self.asked_ms);
-        (passed_ms < ROUND_TRIP_MS).then(|| self.wall_ms.saturating_add(passed_ms))
+        (self.asked_ms >= since_ms && passed_ms < ROUND_TRIP_MS).then(|| self.wall_ms.saturating_add(passed_ms))
     }
 }
 
@@ -89,6 +90,10 @@ impl Peer {
             hears: Arc::default(),
             told_live: true,
         }
+    }
+
+    fn clock(&self, now_ms: u64, since_ms: u64) -> Option<u64> {
+        self.wall.and_then(|wall| wall.at(now_ms, since_ms))
     }
 
     fn is_live(&self, now_ms: u64) -> bool {
@@ -143,9 +148,11 @@ impl Detector {
         }
     }
 
-    /// The peer's wall clock, in milliseconds since 1970, as it told it in answer to the ping that was sent then.
-    pub fn clock_told(&mut self, asked_ms: u64, peer: &NodeAddr, wall_ms: u64) {
+    /// The peer's wall clock, in milliseconds since 1970, as it told it in answer to the ping that was sent then. A ping that
+    /// is yet to be sent is one of a process that was here before.
+    pub fn clock_told(&mut self, now_ms: u64, asked_ms: u64, peer: &NodeAddr, wall_ms: u64) {
         if let Some(known) = self.peers.get_mut(peer)
+            && asked_ms <= now_ms
             && known.wall.is_none_or(|wall| wall.asked_ms <= asked_ms)
         {
             known.wall = Some(Wall { wall_ms, asked_ms });
@@ -209,11 +216,17 @@ impl Detector {
         self.peers.iter().filter(move |(_, known)| tells(known)).map(|(peer, _)| peer)
     }
 
-    /// Whether this node's wall clock is more than [`MAX_CLOCK_LEAD_MS`] ahead of that of every peer that told one lately.
-    /// `None` when there is none to compare with.
-    pub fn clock_is_ahead(&self, own_wall_ms: u64, now_ms: u64) -> Option<bool> {
-        let theirs = self.peers.values().filter_map(|known| known.wall.and_then(|wall| wall.at(now_ms)));
+    /// Whether this node's wall clock is more than [`MAX_CLOCK_LEAD_MS`] ahead of that of every peer that told one lately,
+    /// and was asked for it at `since_ms` or later. `None` when there is none to compare with.
+    pub fn clock_is_ahead(&self, own_wall_ms: u64, now_ms: u64, since_ms: u64) -> Option<bool> {
+        let theirs = self.peers.values().filter_map(|known| known.clock(now_ms, since_ms));
         theirs.max().map(|most| own_wall_ms > most.saturating_add(MAX_CLOCK_LEAD_MS))
+    }
+
+    /// Whether each peer has told its clock that might still do: all but those whose process is gone.
+    pub fn knows_every_clock(&self, now_ms: u64, since_ms: u64) -> bool {
+        let may_tell = |known: &Peer| !known.refused || known.is_live(now_ms);
+        self.peers.values().all(|known| known.clock(now_ms, since_ms).is_some() || !may_tell(known))
     }
 
     /// Who has gone from live to suspected or back since the last call. What went there and back in between is not told,
@@ -376,31 +389,49 @@ mod tests {
     fn a_clock_is_ahead_only_when_it_is_ahead_of_every_peer_that_was_asked_lately() {
         let mut detector = detector();
         detector.heard(1_000, &node(2), &[]);
-        assert_eq!(detector.clock_is_ahead(u64::MAX, 1_000), None, "nobody to compare with");
-        detector.clock_told(1_000, &node(2), 500_000);
+        assert_eq!(detector.clock_is_ahead(u64::MAX, 1_000, 0), None, "nobody to compare with");
+        detector.clock_told(1_000, 1_000, &node(2), 500_000);
         let ahead =
-            |detector: &Detector, wall_ms, now_ms| detector.clock_is_ahead(wall_ms, now_ms).expect("one is known");
+            |detector: &Detector, wall_ms, now_ms| detector.clock_is_ahead(wall_ms, now_ms, 0).expect("one is known");
         assert!(!ahead(&detector, 560_000, 1_000) && ahead(&detector, 560_001, 1_000));
         // Two seconds on, the peer's clock has gone on too.
         assert!(!ahead(&detector, 562_000, 3_000) && ahead(&detector, 562_001, 3_000));
-        detector.clock_told(2_500, &node(3), 900_000);
+        detector.clock_told(2_600, 2_500, &node(3), 900_000);
         assert!(!ahead(&detector, 700_000, 3_999));
-        detector.clock_told(1_000, &node(9), 0);
-        assert!(!ahead(&detector, 700_000, 4_000) && ahead(&detector, 961_501, 4_000), "of one alone it is known now");
-        assert_eq!(detector.clock_is_ahead(u64::MAX, 5_500), None, "and now of nobody");
-        detector.clock_told(5_500, &node(3), u64::MAX);
+        detector.clock_told(3_999, 1_000, &node(9), 0);
+        assert!(!ahead(&detector, 961_500, 4_000) && ahead(&detector, 961_501, 4_000), "of one alone it is known now");
+        assert_eq!(detector.clock_is_ahead(u64::MAX, 5_500, 0), None, "and now of nobody");
+        detector.clock_told(5_500, 5_500, &node(3), u64::MAX);
         assert!(!ahead(&detector, u64::MAX, 6_000));
     }
 
     #[test]
     fn the_newest_question_tells_the_clock_whatever_comes_late() {
         let mut detector = detector();
-        detector.clock_told(71_000, &node(2), 570_000);
-        // The answer to what was asked a minute before; then the peer's clock is set back by an hour.
-        detector.clock_told(11_000, &node(2), 510_000);
-        assert_eq!(detector.clock_is_ahead(600_000, 71_000), Some(false));
-        detector.clock_told(71_500, &node(2), 100_000);
-        assert_eq!(detector.clock_is_ahead(600_000, 71_500), Some(true));
+        detector.clock_told(71_000, 71_000, &node(2), 570_000);
+        // The answer to what was asked a minute before, and one to another process; then the peer's clock is set back.
+        detector.clock_told(71_001, 11_000, &node(2), 510_000);
+        detector.clock_told(71_001, 90_000, &node(2), 0);
+        assert_eq!(detector.clock_is_ahead(600_000, 71_001, 0), Some(false));
+        detector.clock_told(71_500, 71_500, &node(2), 100_000);
+        assert_eq!(detector.clock_is_ahead(600_000, 71_500, 0), Some(true));
+        assert_eq!(detector.clock_is_ahead(600_000, 71_500, 71_501), None, "that was asked before");
+    }
+
+    #[test]
+    fn every_clock_is_known_when_each_told_its_own_whose_process_is_there() {
+        let mut detector = detector();
+        assert!(!detector.knows_every_clock(1_000, 0));
+        detector.clock_told(1_000, 1_000, &node(2), 1);
+        assert!(!detector.knows_every_clock(1_000, 0));
+        detector.clock_told(1_000, 1_000, &node(3), 1);
+        assert!(detector.knows_every_clock(1_000, 1_000) && !detector.knows_every_clock(1_000, 1_001));
+        detector.clock_told(9_000, 9_000, &node(3), 1);
+        assert!(!detector.knows_every_clock(9_000, 9_000), "node 2 was not heard, which may be this node's doing");
+        detector.refused(&node(2));
+        assert!(detector.knows_every_clock(9_000, 9_000));
+        detector.reached(9_000, &node(2));
+        assert!(!detector.knows_every_clock(9_000, 9_000));
     }
 
     proptest! {

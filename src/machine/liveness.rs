@@ -28,7 +28,7 @@ const MAX_OWED: usize = 1_024;
 const COMPARE_MS: u64 = 3_000;
 
 /// Two steps that are further apart than this by either clock, or by one more than by the other, are a leap: the process
-/// stood still, or a clock was set. In milliseconds; with a ping and its answer it is less than peers' clocks are known for.
+/// or its machine stood still, or a clock was set. In milliseconds.
 const LEAP_MS: u64 = 2_000;
 
 /// What this node knows of its connection to another.
@@ -87,39 +87,53 @@ impl Machine {
     }
 
     /// Takes over what the clocks show. After a leap the wall clock may be another than the one that was compared, and
-    /// what is known of the others' is of before: it is compared anew before anything goes by it.
-    pub(super) fn take_time(&mut self, now: Now, io: &mut Io<'_>) {
+    /// what is known of the others' is of before: they are asked anew before anything goes by it.
+    pub(super) fn take_time(&mut self, now: Now) {
         let last = self.now;
         // Monotonic for this machine even if its driver's clock is not.
         self.now = Now { mono_ms: now.mono_ms.max(last.mono_ms), wall_ms: now.wall_ms };
         let passed_ms = self.now.mono_ms - last.mono_ms;
         let apart_ms = now.wall_ms.abs_diff(last.wall_ms.saturating_add(passed_ms));
-        if passed_ms.max(apart_ms) > LEAP_MS {
+        if passed_ms.max(apart_ms) > LEAP_MS && self.has_others() {
+            // Of this very millisecond there may be a ping of before.
+            self.compare_from_ms = self.now.mono_ms + 1;
+            self.timers.ping_ms = self.compare_from_ms;
             self.clock_compared = false;
-            self.compare_from_ms = self.now.mono_ms;
-            self.timers.ping_ms = self.now.mono_ms;
-            self.compare_clocks(io);
+            self.clock.set_logical_only(true);
         }
     }
 
-    /// Goes by the wall clock once that was compared with others, and while it is not far ahead of all of them. Where there
-    /// is nobody to compare it with, it is believed after a while.
+    /// Goes by the wall clock once that was compared with others, and while it is not far ahead of all of them. One that is
+    /// not ahead of somebody is right; to be ahead it must be ahead of each peer that answers in a while. Where nobody is
+    /// live it is believed after that.
     fn compare_clocks(&mut self, io: &mut Io<'_>) {
-        let verdict = self.detector.clock_is_ahead(self.now.wall_ms, self.now.mono_ms);
-        let waited = self.links.is_empty() || self.now.mono_ms >= self.compare_from_ms + COMPARE_MS;
-        if (verdict.is_some() || waited) && !self.clock_compared {
+        let (now, from_ms) = (self.now, self.compare_from_ms);
+        let found = self.detector.clock_is_ahead(now.wall_ms, now.mono_ms, from_ms);
+        let waited = now.mono_ms >= from_ms + COMPARE_MS;
+        let all_known = found.is_some() && self.detector.knows_every_clock(now.mono_ms, from_ms);
+        if !(found == Some(false) || all_known || waited || !self.has_others()) {
+            return;
+        }
+        if !self.clock_compared {
             // Writes wait for that.
             self.clock_compared = true;
             self.wake.extend(self.requests.waited_for().into_iter().flatten());
         }
-        let ahead = verdict == Some(true);
-        self.clock.set_logical_only(ahead || !self.clock_compared);
-        if self.clock_compared && ahead != self.clock_ahead {
+        // Peers that are too busy to answer tell nothing new.
+        let stays = || self.clock_ahead && self.detector.live(now.mono_ms).next().is_some();
+        let ahead = found.unwrap_or_else(stays);
+        self.clock.set_logical_only(ahead);
+        if ahead != self.clock_ahead {
             self.clock_ahead = ahead;
             let text =
-                if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is right again" };
+                if ahead { "is more than a minute ahead of every peer: it is ignored" } else { "is believed again" };
             io.effects.push(Effect::Warn(format!("this node's wall clock {text}")));
         }
+    }
+
+    /// Whether the map has somebody else who could answer.
+    fn has_others(&self) -> bool {
+        self.map.nodes.keys().any(|node| *node != self.config.address && !self.map.out.contains(node))
     }
 
     /// Tells the log who is not heard any more, and who is again.
@@ -399,12 +413,12 @@ impl Machine {
             Relation::Same | Relation::After | Relation::Before => {
                 self.detector.heard(self.now.mono_ms, from, &ping.hears);
                 if let Some(asked_ms) = answers {
-                    self.detector.clock_told(asked_ms, from, ping.wall_ms);
+                    self.detector.clock_told(self.now.mono_ms, asked_ms, from, ping.wall_ms);
                 }
             }
         }
         self.look_who_takes_clocks(io);
-        if !self.clock_compared {
+        if !self.clock_compared || self.clock_ahead {
             self.compare_clocks(io);
             // The first write must not have to wait for one that the wall clock is below.
             self.keep_ceiling();

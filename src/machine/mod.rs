@@ -154,7 +154,7 @@ pub struct Machine {
     clock_ahead: bool,
     /// This node has had somebody to compare its wall clock with, or has waited for one, since its start or a leap.
     clock_compared: bool,
-    /// When that was.
+    /// Peers' clocks that were asked for before that tell nothing, in monotonic milliseconds.
     compare_from_ms: u64,
     telling: Telling,
     /// What was found wrong with the settings when they were looked at last.
@@ -233,9 +233,9 @@ impl Machine {
         if self.failed {
             return;
         }
-        let mut io = Io { store, effects };
-        self.take_time(now, &mut io);
+        self.take_time(now);
         self.fill_budget.step(self.now.mono_ms);
+        let mut io = Io { store, effects };
         let done = self.take(input, &mut io).and_then(|()| self.settle(&mut io));
         if let Err(error) = done {
             self.failed = true;

@@ -59,6 +59,8 @@ struct Lockstep {
     asked: u64,
     /// Links that carry nothing.
     cut: Vec<(NodeAddr, NodeAddr)>,
+    /// How far the wall clock of a node is ahead, in milliseconds.
+    skew_ms: BTreeMap<NodeAddr, i64>,
     /// Links that carry what they are given only after so many milliseconds.
     slow: BTreeMap<(NodeAddr, NodeAddr), u64>,
     on_their_way: VecDeque<(u64, NodeAddr, Input)>,
@@ -138,6 +140,7 @@ impl Lockstep {
             answers: BTreeMap::new(),
             asked: 0,
             cut: Vec::new(),
+            skew_ms: BTreeMap::new(),
             slow: BTreeMap::new(),
             on_their_way: VecDeque::new(),
             loses: |_, _, _| false,
@@ -196,8 +199,10 @@ impl Lockstep {
     /// Gives one input, makes its changes durable at once, and queues what it wants sent.
     fn step(&mut self, at: &NodeAddr, input: Input) {
         let mut effects = Vec::new();
+        let skew_ms = self.skew_ms.get(at).copied().unwrap_or(0);
+        let now = Now { wall_ms: self.now.wall_ms.saturating_add_signed(skew_ms), ..self.now };
         let Some(host) = self.hosts.get_mut(at).filter(|host| host.up) else { return };
-        host.machine.step(self.now, input, &host.store, &mut effects);
+        host.machine.step(now, input, &host.store, &mut effects);
         self.most_given = self.most_given.max(chunks(&effects));
         loop {
             let worked = host.machine.has_worked();
@@ -211,7 +216,7 @@ impl Lockstep {
             let Some(batch) = flushed.filter(|_| !stuck) else { break };
             host.store.sync().unwrap();
             let before = chunks(&effects);
-            host.machine.step(self.now, Input::Synced(batch), &host.store, &mut effects);
+            host.machine.step(now, Input::Synced(batch), &host.store, &mut effects);
             self.most_given = self.most_given.max(chunks(&effects) - before);
         }
         let incarnation = host.machine.incarnation();
