@@ -41,7 +41,7 @@ impl fmt::Debug for Clause {
 }
 
 /// The clauses in force.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clauses {
     /// Those of the machine.
     pub machine: Rules,

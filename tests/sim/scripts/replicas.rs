@@ -4,7 +4,7 @@ use entail::cluster::map::PeerState;
 use entail::machine::message::{Message, Wanted};
 use entail::types::ShardId;
 
-use super::{Script, is_chunk, is_map, is_operations, is_report, members, moving, state_at};
+use super::{Script, is_chunk, is_map, is_operations, is_report, moving, state_at};
 use crate::clauses::Clauses;
 use crate::oracle::Kind;
 use crate::workload::Said;
@@ -111,14 +111,6 @@ pub fn a_promise_as_of_a_write_that_never_was(clauses: Clauses) {
     s.world.nodes[0].frozen = false;
     s.start(0);
     s.rests();
-}
-
-/// `KeepReplica`: a node that was cut off, and made Leaving, takes a write; back, it joins anew from what it holds.
-pub fn a_late_write_of_one_who_was_away(clauses: Clauses) {
-    let (mut s, x, _) = members::a_late_write(clauses);
-    s.heal();
-    s.rests();
-    assert_eq!(s.ask(0, Kind::Get, x, 0), Said::Value(0));
 }
 
 /// `FillAttempt`: the first part of an attempt that was given up comes late, when its source has begun another, of a

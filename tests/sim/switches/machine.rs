@@ -3,7 +3,7 @@
 use entail::machine::rules::Rule;
 
 use super::Shown::{self, By, Not, Script};
-use crate::scripts::{births, clients, epochs, maps, replicas, states};
+use crate::scripts::{births, clients, epochs, maps, members, replicas, states};
 
 /// One row a rule.
 pub const MACHINE: &[(Rule, Shown)] = &[
@@ -62,7 +62,7 @@ pub const MACHINE: &[(Rule, Shown)] = &[
     (Rule::ClockCompared, By(&[("aimed", 32), ("aimed", 54), ("wipe", 131)])),
     (Rule::ContextClock, Script(clients::two_keys_at_a_fast_clock, "WRITES-FOLLOW-READS")),
     (Rule::TruncateStable, By(&[("calm", 36), ("calm", 306)])),
-    (Rule::KeepReplica, Script(replicas::a_late_write_of_one_who_was_away, "gives up")),
+    (Rule::KeepReplica, Script(members::a_late_write_that_is_not_sent, "KEPT")),
     (Rule::FirstFill, Script(replicas::a_value_before_the_first_fill, "READ-YOUR-WRITES")),
     (Rule::KeepKnown, Script(replicas::a_replica_of_a_closed_stay, "READ-YOUR-WRITES")),
     (
