@@ -86,18 +86,22 @@ impl Machine {
         self.log_suspicions(io);
     }
 
-    /// Takes over what the clocks show. After a leap the wall clock may be another than the one that was compared, and
-    /// what is known of the others' is of before: they are asked anew before anything goes by it.
+    /// Takes over what the clocks show. After a leap what is known of the others' clocks is of before, and they are asked
+    /// anew. If this node's wall clock has gained by it, or was ahead and is another now, it is not the one that was
+    /// compared, and nothing goes by it till then.
     pub(super) fn take_time(&mut self, now: Now) {
         let last = self.now;
         // Monotonic for this machine even if its driver's clock is not.
         self.now = Now { mono_ms: now.mono_ms.max(last.mono_ms), wall_ms: now.wall_ms };
         let passed_ms = self.now.mono_ms - last.mono_ms;
-        let apart_ms = now.wall_ms.abs_diff(last.wall_ms.saturating_add(passed_ms));
-        if passed_ms.max(apart_ms) > LEAP_MS && self.has_others() {
+        let due_ms = last.wall_ms.saturating_add(passed_ms);
+        let is_another = now.wall_ms.abs_diff(due_ms) > LEAP_MS;
+        if is_another || passed_ms > LEAP_MS {
             // Of this very millisecond there may be a ping of before.
             self.compare_from_ms = self.now.mono_ms + 1;
             self.timers.ping_ms = self.compare_from_ms;
+        }
+        if is_another && (now.wall_ms > due_ms || self.clock_ahead) && self.has_others() {
             self.clock_compared = false;
             self.clock.set_logical_only(true);
         }
@@ -108,7 +112,9 @@ impl Machine {
     /// live it is believed after that.
     fn compare_clocks(&mut self, io: &mut Io<'_>) {
         let (now, from_ms) = (self.now, self.compare_from_ms);
-        let found = self.detector.clock_is_ahead(now.wall_ms, now.mono_ms, from_ms);
+        // Answers come more or less late: one that is just as far ahead as it may be is not judged anew with each.
+        let margin_ms = if self.clock_ahead { 1_000 } else { 0 };
+        let found = self.detector.clock_is_ahead(now.wall_ms.saturating_add(margin_ms), now.mono_ms, from_ms);
         let waited = now.mono_ms >= from_ms + COMPARE_MS;
         let all_known = found.is_some() && self.detector.knows_every_clock(now.mono_ms, from_ms);
         if !(found == Some(false) || all_known || waited || !self.has_others()) {
