@@ -38,6 +38,8 @@ pub(super) struct Link {
     /// A stream from the node has begun since it was last out of reach.
     accepted: bool,
     pub incarnation: Option<Incarnation>,
+    /// When it was known to be there, in this node's monotonic milliseconds: it answered what was asked then.
+    proved_ms: u64,
     /// What the node last said of itself.
     pub cluster_id: ClusterId,
     pub line: Line,
@@ -62,6 +64,18 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Whether the node may be this process, by a ping or the answer to one; it counts as that if so. Who is at an address
+    /// is known by round trips: a ping of a process that is gone may come after the first one of the next.
+    fn shows(&mut self, incarnation: Incarnation, answers: Option<u64>) -> bool {
+        let newer = answers.is_some_and(|asked_ms| asked_ms > self.proved_ms);
+        if self.incarnation.is_some_and(|known| known != incarnation) && !newer {
+            return false;
+        }
+        self.incarnation = Some(incarnation);
+        self.proved_ms = self.proved_ms.max(answers.unwrap_or(0));
+        true
+    }
+
     /// Whoever comes, or is there no more, may have another build than who spoke last.
     fn forget_build(&mut self) {
         (self.speaks, self.tells_clocks) = (None, false);
@@ -219,6 +233,7 @@ impl Machine {
         link.connected = true;
         link.turned_away = None;
         link.forget_build();
+        link.proved_ms = self.now.mono_ms;
         let known = link.incarnation.replace(incarnation).or_else(|| self.map.nodes.get(peer).copied().flatten());
         let has_told = link.told_ms.is_some();
         // Its word takes a moment to come, and a write in that moment waits for its copy. How one without its disk stands
@@ -402,7 +417,9 @@ impl Machine {
     ) {
         self.on_other_branch(from, Standing { line: ping.line.clone(), epoch: ping.epoch }, io);
         let Some(link) = self.links.get_mut(from) else { return };
-        link.incarnation = Some(incarnation);
+        if !link.shows(incarnation, answers) {
+            return;
+        }
         link.cluster_id = ping.cluster_id;
         link.settings_hash = Some(ping.settings_hash);
         link.speaks = Some(ping.speaks);

@@ -298,3 +298,31 @@ fn a_fill_that_claims_writes_of_a_third_ends_that_one_before_it_makes_them() {
     assert_eq!((all.applied(1, partition, one), all.applied(3, partition, one)), (made, made + 5));
     assert_eq!(all.ended.len(), 1, "{:?}", all.ended);
 }
+
+/// A ping of a process whose disk is gone comes after the first ones of the process that is there now. It is not taken for
+/// a disk that is lost once more.
+#[test]
+fn a_late_ping_of_a_process_that_is_gone_does_not_bring_it_back() {
+    let mut all = Lockstep::new(4, 2);
+    all.run_ms(2_000);
+    all.put(1, "a", "1", &Context::empty());
+    let (gone, late) = (all.machine(4).incarnation(), all.machine(4).sign_of_life(all.now));
+    all.hosts.remove(&node(4));
+    all.start_as(Config { seed: [77; 32], ..config(4, 4, 2) });
+    all.run_ms(20_000);
+    let bound = |all: &Lockstep| (all.machine(1).map().epoch, all.machine(1).map().nodes[&node(4)]);
+    let before = bound(&all);
+    assert_eq!(before.1, Some(all.machine(4).incarnation()));
+    assert!(!all.machine(1).map().former.contains_key(&gone), "nobody remembers it by now");
+    for number in 1..=3 {
+        for message in [Message::Ping(late.clone().into()), Message::Pong(late.clone().into())] {
+            all.step(&node(number), Input::Message { from: node(4), incarnation: gone, message });
+        }
+    }
+    // The machine looks after its maps before the next signs of life, too.
+    all.loses = |from, _, message| *from == node(4) && matches!(message, Message::Ping(_) | Message::Pong(_));
+    all.run_ms(2_000);
+    all.loses = |_, _, _| false;
+    all.run_ms(5_000);
+    assert_eq!(bound(&all), before);
+}

@@ -7,7 +7,7 @@ const DIFFERS: &str = "started with another VIEW, SHARD_COUNT or PARTITIONS than
 
 impl Lockstep {
     /// Starts a node, which may have run before, with settings of its own.
-    fn start_as(&mut self, config: Config) {
+    pub(super) fn start_as(&mut self, config: Config) {
         let at = config.address.clone();
         let store = self.hosts.remove(&at).map_or_else(MemoryStore::new, |host| host.store.crash(0));
         let machine = Machine::open(config, &store, self.now).unwrap();
